@@ -1,0 +1,21 @@
+//! bitacora: the log shipper that loses nothing and can prove it.
+//!
+//! The modules stand in the order a line travels. `ARCHITECTURE.md` has the map and the
+//! promises; `tests/tidy.rs` holds the table of who may import whom.
+
+// ground: imports nothing of ours but each other
+pub mod batch;
+pub mod key;
+pub mod ledger;
+pub mod record;
+
+// what a line is made of, and what may be said of it
+pub mod config;
+pub mod parse;
+
+// the way of a line
+pub mod sources;
+pub mod state;
+pub mod stores;
+pub mod tracker;
+pub mod worker;

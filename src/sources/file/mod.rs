@@ -1,0 +1,1 @@
+//! Followed files: discovery, identity, rotation, reading.

@@ -1,0 +1,267 @@
+//! Stores: databases that take rows and give them back.
+//!
+//! A write is idempotent: the same batch twice is the same rows once. No store retries; only
+//! [`deliver`] does. Nothing here knows sources.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::Batch;
+use crate::key::{Layout, RowKey, Table};
+use crate::ledger::{
+    Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
+};
+use crate::record::Level;
+
+pub mod null;
+
+/// What a store answers, later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// No node answered, or the file cannot be opened or written for now.
+    #[error("{store} cannot be reached: {detail}")]
+    Unreachable {
+        /// The store's name.
+        store: &'static str,
+        /// The driver's own words.
+        detail: String,
+    },
+    /// The write may or may not have happened; writing it again is harmless.
+    #[error("{store} gave no answer to a write within {waited:?}")]
+    Timeout {
+        /// The store's name.
+        store: &'static str,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The server answers, but does not work now: overloaded, disk full, a table missing, a
+    /// permission lost. It waits for a person or for time; no row is to blame.
+    #[error("{store} refuses for now: {detail}")]
+    Outage {
+        /// The store's name.
+        store: &'static str,
+        /// The driver's own words.
+        detail: String,
+    },
+    /// The store calls the batch (or a row of it) invalid or too large.
+    #[error("{store} calls the rows invalid: {detail}")]
+    Invalid {
+        /// The store's name.
+        store: &'static str,
+        /// The driver's own words.
+        detail: String,
+    },
+    /// The tables are missing or are not the ones that this program writes.
+    #[error("{store}: {detail}; run `bitacora schema apply`")]
+    Schema {
+        /// The store's name.
+        store: &'static str,
+        /// What was found and what is needed.
+        detail: String,
+    },
+    /// The store's tables were made by a newer program.
+    #[error(
+        "{store} has schema version {found}, this program knows {known}; install a newer bitacora"
+    )]
+    Newer {
+        /// The store's name.
+        store: &'static str,
+        /// Version found.
+        found: u32,
+        /// Newest version that this program knows.
+        known: u32,
+    },
+}
+
+impl StoreError {
+    /// A word of a closed list, for the metric.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "network",
+            Self::Timeout { .. } => "timeout",
+            Self::Outage { .. } => "outage",
+            Self::Invalid { .. } => "invalid",
+            Self::Schema { .. } | Self::Newer { .. } => "schema",
+        }
+    }
+}
+
+/// How much may be in flight to a store at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InFlight {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes of text.
+    pub bytes: usize,
+    /// Batches.
+    pub batches: usize,
+}
+
+/// The writing side of a store. All calls may be repeated; each is durable when it is answered
+/// with `Ok`, by the store's own notion of durable.
+pub trait Store: Send + Sync {
+    /// `sqlite`, `cassandra` or `null`; the label of its metrics.
+    fn name(&self) -> &'static str;
+
+    /// How much may be in flight.
+    fn in_flight(&self) -> InFlight;
+
+    /// Whether the tables are there and of this program's version. `sqlite` makes them.
+    fn check(&self) -> Answer<'_, ()>;
+
+    /// How days of `table` and `source` are cut into buckets on `day` (days since 1970). A store
+    /// without buckets answers `None`.
+    fn layout(&self, table: Table, source: &str, day: i32) -> Option<Layout>;
+
+    /// Writes all rows of a batch.
+    fn write(&self, batch: Arc<Batch>) -> Answer<'_, Written>;
+
+    /// Writes an origin's record and contexts, before any row of them.
+    fn put_origin<'a>(
+        &'a self,
+        origin: &'a OriginRecord,
+        contexts: &'a [Context],
+        stamp: i64,
+    ) -> Answer<'a, ()>;
+
+    /// Writes spans (the newest state of each) and projects their counts into the statistics.
+    /// `stamp` is the write timestamp of the first; the others have `stamp + i`.
+    fn put_spans<'a>(&'a self, spans: &'a [Span], stamp: i64) -> Answer<'a, ()>;
+
+    /// Writes loss receipts.
+    fn put_receipts<'a>(&'a self, receipts: &'a [LossReceipt], stamp: i64) -> Answer<'a, ()>;
+
+    /// Writes watermarks.
+    fn put_watermarks<'a>(&'a self, watermarks: &'a [Watermark], stamp: i64) -> Answer<'a, ()>;
+
+    /// Writes dead letters.
+    fn put_dead_letters<'a>(&'a self, letters: &'a [DeadLetter], stamp: i64) -> Answer<'a, ()>;
+
+    /// The last span of each of these origins, where there is one. Recovery asks this.
+    fn last_spans<'a>(&'a self, origins: &'a [OriginId]) -> Answer<'a, Vec<Span>>;
+
+    /// Which of these keys have a row: to find where a file that was cut back goes on.
+    fn present<'a>(&'a self, rows: &'a [(crate::key::Partition, RowKey)]) -> Answer<'a, Vec<bool>>;
+
+    /// All that the store knows of a machine's origins (of all machines with `None`), with all
+    /// spans.
+    fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>>;
+
+    /// Finishes what is in flight and closes the store.
+    fn close(&self) -> Answer<'_, ()>;
+}
+
+/// What became of the rows of a batch that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Indexes of rows for days that retention has already dropped: not kept, counted as
+    /// `expired`.
+    pub expired: Vec<usize>,
+}
+
+/// What a reader of stored rows asks for. Empty lists mean "any".
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowQuery {
+    /// From this time on (milliseconds, inclusive).
+    pub since_ms: Option<i64>,
+    /// Up to this time (exclusive).
+    pub until_ms: Option<i64>,
+    /// Tables; empty for both.
+    pub tables: Vec<Table>,
+    /// Exact source names.
+    pub sources: Vec<String>,
+    /// Exact host names.
+    pub hosts: Vec<String>,
+    /// Levels.
+    pub levels: Vec<Level>,
+    /// `request_id` of `application_logs`.
+    pub request_id: Option<u128>,
+    /// Newest rows first; else oldest first.
+    pub newest_first: bool,
+    /// Only rows after this one in the order asked for.
+    pub after: Option<RowKey>,
+    /// At most so many rows.
+    pub limit: usize,
+}
+
+/// A row as it stands in a store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRow {
+    /// Which table.
+    pub table: Table,
+    /// Primary key within its partition.
+    pub key: RowKey,
+    /// Column `source`.
+    pub source: String,
+    /// Column `level`.
+    pub level: Level,
+    /// Column `message`.
+    pub message: String,
+    /// Column `host`.
+    pub host: String,
+    /// Column `metadata`: a JSON object, empty text for none.
+    pub metadata: String,
+    /// Further columns of `application_logs` that are set, by name, as text.
+    pub application: Vec<(&'static str, String)>,
+}
+
+/// One answer to a [`RowQuery`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Page {
+    /// Rows in the order asked for, at most `limit`.
+    pub rows: Vec<StoredRow>,
+    /// There is nothing after these.
+    pub exhausted: bool,
+}
+
+/// Counts of rows, from the statistics that follow the spans.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CountKey {
+    /// Minutes since 1970.
+    pub minute: i64,
+    /// Column `source`.
+    pub source: String,
+    /// Level.
+    pub level: Level,
+    /// Column `host`.
+    pub host: String,
+}
+
+/// Called with the key and the table of every stored row, in no order; answers `false` to stop.
+pub type KeyVisitor<'a> = &'a mut (dyn FnMut(Table, RowKey) -> bool + Send);
+
+/// The reading side of a store, for people and for `audit`.
+pub trait LogReader: Send + Sync {
+    /// Rows in time order.
+    fn rows<'a>(&'a self, query: &'a RowQuery) -> Answer<'a, Page>;
+
+    /// Counts of committed rows between two times, by minute, source, level and host.
+    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>>;
+
+    /// Names of all sources.
+    fn sources(&self) -> Answer<'_, Vec<String>>;
+
+    /// All origins with contexts and spans, of one machine or of all.
+    fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>>;
+
+    /// Visits the key of every row.
+    fn visit_keys<'a>(&'a self, visitor: KeyVisitor<'a>) -> Answer<'a, ()>;
+
+    /// All loss receipts.
+    fn receipts(&self) -> Answer<'_, Vec<LossReceipt>>;
+
+    /// The newest watermark of each source and host.
+    fn watermarks(&self) -> Answer<'_, Vec<Watermark>>;
+
+    /// All dead letters.
+    fn dead_letters(&self) -> Answer<'_, Vec<DeadLetter>>;
+
+    /// Removes a dead letter (it was retried or dropped).
+    fn remove_dead_letter<'a>(&'a self, letter: &'a DeadLetter) -> Answer<'a, ()>;
+}

@@ -1,0 +1,1 @@
+//! Acknowledgements in, spans out: how far everything is stored, per origin.

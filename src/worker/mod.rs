@@ -1,0 +1,1 @@
+//! Workers: chunks in, batches and pieces out.
