@@ -233,6 +233,9 @@ pub struct Piece {
     /// One past the last byte: the start of the oldest record that may still grow, or the end
     /// of the last line.
     pub end_bytes: u64,
+    /// All text up to here is in rows, though records from `end_bytes` on may still grow; what
+    /// the watermark counts. Never below `end_bytes`.
+    pub covered_bytes: u64,
     /// In how many batches the rows of this piece are: it is stored after as many
     /// acknowledgements that name its id.
     pub batches: u32,

@@ -46,6 +46,8 @@ pub struct Opening {
     pub at: u64,
     /// The context in force at `at`.
     pub context: Context,
+    /// Anchor of the origin's first context: the time of records before the first dated one.
+    pub first_anchor_ms: i64,
     /// The up to 256 bytes before `at`: for markers, and to see whether `at` is in mid-line.
     pub before: Vec<u8>,
     /// Time of the last dated record before `at`, from the last span.
