@@ -220,6 +220,18 @@ pub type MinuteCounts = BTreeMap<(i64, Level), u64>;
 /// The number of one piece, unique within a run of the daemon.
 pub type PieceId = u64;
 
+/// A record that began before a boundary, was still open there, and has ended since: its row is
+/// written with all its lines, so a reader that begins at the boundary passes over them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Its thread, a `PostgreSQL` pid.
+    pub thread: u64,
+    /// Where it begins.
+    pub start: u64,
+    /// Bytes of its text before the boundary, which count for the size limit.
+    pub text_bytes: u64,
+}
+
 /// A worker's account of consecutive bytes of one origin. Pieces of an origin touch and come in
 /// order; a piece is stored once all rows that it counts are acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,6 +267,8 @@ pub struct Piece {
     pub marker: u64,
     /// Rows that no parser understood.
     pub unparsed: u64,
+    /// Records with lines on both sides of `end_bytes`.
+    pub carried: Vec<Carried>,
 }
 
 /// A marker that was taken earlier: to find how far a file that was cut back still holds.
@@ -302,6 +316,8 @@ pub struct Span {
     pub ttl_s: Option<i64>,
     /// No byte will be added; the next span begins at its end.
     pub closed: bool,
+    /// Records with lines on both sides of `end_bytes`.
+    pub carried: Vec<Carried>,
     /// Table and source of its rows (those of its context).
     pub table: Table,
     /// Column `source` of its rows.

@@ -3,7 +3,7 @@
 //! A source says what it has read, in order, as [`Input`]s for one worker. It never parses and
 //! never says what is stored.
 
-use crate::ledger::{Context, OriginId};
+use crate::ledger::{Carried, Context, OriginId};
 
 pub mod file;
 
@@ -52,6 +52,8 @@ pub struct Opening {
     pub before: Vec<u8>,
     /// Time of the last dated record before `at`, from the last span.
     pub running_ms: Option<i64>,
+    /// Records with lines on both sides of `at`, from the last span.
+    pub carried: Vec<Carried>,
 }
 
 /// Consecutive bytes of one origin. Chunks of an origin touch. A chunk usually ends at a line

@@ -1,12 +1,12 @@
 //! The account of an origin's bytes that are not yet in a piece.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::lines::Line;
-use crate::ledger::{MinuteCounts, OriginId, Piece, PieceId, Reason, Reasons};
+use crate::ledger::{Carried, MinuteCounts, OriginId, Piece, PieceId, Reason, Reasons};
 use crate::record::Level;
 
 /// Bytes before a position that its marker hashes.
@@ -47,6 +47,8 @@ struct Entry {
     marker: u64,
     /// Running time before this line.
     running_ms: Option<i64>,
+    /// The record to which the line belongs, as far as it has come with it.
+    record: Option<Carried>,
     what: What,
 }
 
@@ -66,6 +68,8 @@ pub struct Account {
     boundary_marker: u64,
     boundary_running_ms: Option<i64>,
     entries: VecDeque<Entry>,
+    /// Records with lines before the boundary that may have more behind it, by their start.
+    carried: BTreeMap<u64, Carried>,
     /// Lines that were summed up at once, because no record of theirs can grow.
     sum: Sum,
     /// Time of the last dated record.
@@ -107,7 +111,7 @@ impl Sum {
 impl Account {
     /// An empty account from `at` on.
     #[must_use]
-    pub fn new(at: u64, before: Vec<u8>, running_ms: Option<i64>) -> Self {
+    pub fn new(at: u64, before: Vec<u8>, running_ms: Option<i64>, carried: &[Carried]) -> Self {
         let marker = marker_of(&before);
         Self {
             digest: Digest::new(CrcAlgorithm::Crc64Xz),
@@ -119,6 +123,7 @@ impl Account {
             boundary_marker: marker,
             boundary_running_ms: running_ms,
             entries: VecDeque::new(),
+            carried: carried.iter().map(|carried| (carried.start, *carried)).collect(),
             sum: Sum::default(),
             running_ms,
         }
@@ -177,7 +182,13 @@ impl Account {
     }
 
     /// Enters a line whose record may still grow.
-    pub fn enter(&mut self, line: Line<'_>, reason: Option<Reason>, bytes: &[u8]) {
+    pub fn enter(
+        &mut self,
+        line: Line<'_>,
+        reason: Option<Reason>,
+        record: Option<Carried>,
+        bytes: &[u8],
+    ) {
         self.digest_to(line.end, bytes);
         let marker = marker_of(&self.window(bytes, line.end));
         self.entries.push_back(Entry {
@@ -186,6 +197,7 @@ impl Account {
             total: self.digest.finalize(),
             marker,
             running_ms: self.running_ms,
+            record,
             what: reason.map_or(What::Row(None), What::Reason),
         });
     }
@@ -242,6 +254,9 @@ impl Account {
             let Some(entry) = self.entries.pop_front() else { break };
             self.boundary_running_ms = entry.running_ms.or(self.boundary_running_ms);
             self.sum.lines += 1;
+            if let Some(record) = entry.record {
+                self.carried.insert(record.start, record);
+            }
             match entry.what {
                 What::Reason(reason) => self.sum.reasons.add(reason, 1),
                 What::Row(counted) => {
@@ -259,7 +274,17 @@ impl Account {
             end = Some(summed);
         }
         let (end, total, marker) = end?;
+        self.drop_ended();
         Some(self.piece(origin, (end, total, marker), id, batches))
+    }
+
+    /// Forgets the records that have no line behind the boundary.
+    fn drop_ended(&mut self) {
+        if !self.carried.is_empty() {
+            let behind: BTreeSet<u64> =
+                self.entries.iter().filter_map(|entry| entry.record).map(|of| of.start).collect();
+            self.carried.retain(|start, _| behind.contains(start));
+        }
     }
 
     fn piece(
@@ -292,6 +317,7 @@ impl Account {
             crc: total ^ shifted,
             marker,
             unparsed: sum.unparsed,
+            carried: self.carried.values().copied().collect(),
         }
     }
 
@@ -314,6 +340,7 @@ impl Account {
             crc: checksum_of_nothing(),
             marker: self.boundary_marker,
             unparsed: 0,
+            carried: self.carried.values().copied().collect(),
         }
     }
 

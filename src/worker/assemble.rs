@@ -7,6 +7,7 @@
 
 use super::Flags;
 use super::lines::Line;
+use crate::ledger::Carried;
 use crate::parse::{Framing, Parser, Role};
 
 /// How far behind its first byte a record may still grow once other records stand between.
@@ -35,6 +36,8 @@ pub enum Event<'a> {
         line: Line<'a>,
         /// What it is.
         class: Class,
+        /// The record to which it belongs, as far as it has come with this line.
+        record: Option<Carried>,
     },
     /// A record is there: for good, or as far as it has come.
     Record(Framed<'a>),
@@ -61,7 +64,12 @@ pub struct Framed<'a> {
 struct Open {
     start: u64,
     thread: u64,
+    /// Empty if the record's row is written already (see [`Carried`]).
     text: Vec<u8>,
+    /// Length of the text, also where it is not kept.
+    length: usize,
+    /// Its row is written already.
+    carried: bool,
     blanks: usize,
     framing: Framing,
     flags: Flags,
@@ -69,6 +77,29 @@ struct Open {
     touched_ms: u64,
     /// Length of the text that was shipped early.
     shipped: Option<usize>,
+}
+
+impl Open {
+    fn carried(carried: &Carried) -> Self {
+        Self {
+            start: carried.start,
+            thread: carried.thread,
+            text: Vec::new(),
+            length: usize::try_from(carried.text_bytes).unwrap_or(usize::MAX),
+            carried: true,
+            blanks: 0,
+            framing: Framing::default(),
+            flags: Flags::default(),
+            interleaved: true,
+            touched_ms: 0,
+            shipped: None,
+        }
+    }
+
+    fn as_carried(&self) -> Carried {
+        let text_bytes = (self.length + self.blanks) as u64;
+        Carried { thread: self.thread, start: self.start, text_bytes }
+    }
 }
 
 /// The open records of one origin.
@@ -94,16 +125,19 @@ pub struct Place {
 }
 
 impl Assembler {
-    /// No open records; texts of at most `limit` bytes.
+    /// Texts of at most `limit` bytes. `carried` are the records that were open before the first
+    /// line, and whose rows are written.
     #[must_use]
-    pub fn new(limit: usize) -> Self {
-        Self { open: Vec::new(), current: None, limit }
+    pub fn new(limit: usize, carried: &[Carried]) -> Self {
+        let mut open: Vec<Open> = carried.iter().map(Open::carried).collect();
+        open.sort_unstable_by_key(|open| open.start);
+        Self { open, current: None, limit }
     }
 
     /// Start of the oldest record that may still grow.
     #[must_use]
     pub fn oldest_start(&self) -> Option<u64> {
-        self.open.first().map(|open| open.start)
+        self.open.iter().find(|open| !open.carried).map(|open| open.start)
     }
 
     /// Places one line.
@@ -119,10 +153,11 @@ impl Assembler {
             open.interleaved && line.start >= open.start + INTERLEAVED_BYTES_MAX
         });
         if line.bytes.is_empty() && line.hole_bytes == 0 && !mid_line {
-            if let Some(open) = self.current() {
+            let record = self.current().map(|open| {
                 open.blanks += 1;
-            }
-            each(Event::Line { line, class: Class::Blank });
+                open.as_carried()
+            });
+            each(Event::Line { line, class: Class::Blank, record });
             return;
         }
         let mut framing = self.current().map(|open| open.framing).unwrap_or_default();
@@ -134,7 +169,8 @@ impl Assembler {
             Role::Continues => (self.thread(), !self.extend(line, None, framing, now_ms)),
         };
         if !begins {
-            each(Event::Line { line, class: Class::Further });
+            let record = self.current().map(|open| open.as_carried());
+            each(Event::Line { line, class: Class::Further, record });
             self.close_complete(parser, each);
             return;
         }
@@ -143,7 +179,9 @@ impl Assembler {
         let lead = orphan && !mid_line && !begun && !followed;
         self.close_where(each, |open| open.thread == thread);
         self.begin(line, thread, framing, orphan && !lead, now_ms);
-        each(Event::Line { line, class: Class::First { among_others: self.open.len() > 1 } });
+        let record = self.current().map(|open| open.as_carried());
+        let class = Class::First { among_others: self.open.len() > 1 };
+        each(Event::Line { line, class, record });
         if lead {
             // a line before the first beginning is a record of its own
             self.close_where(each, |open| open.start == line.start);
@@ -163,7 +201,8 @@ impl Assembler {
     /// whose text has not been handed out yet.
     pub fn ship_early(&mut self, before_ms: u64, each: &mut impl FnMut(Event<'_>)) {
         for open in &mut self.open {
-            if open.touched_ms <= before_ms && open.shipped != Some(open.text.len()) {
+            let due = !open.carried && open.touched_ms <= before_ms;
+            if due && open.shipped != Some(open.text.len()) {
                 let amends = open.shipped.is_some();
                 open.shipped = Some(open.text.len());
                 each(Event::Record(Framed {
@@ -181,7 +220,7 @@ impl Assembler {
     /// Whether all text of open records has been handed out early.
     #[must_use]
     pub fn all_shipped(&self) -> bool {
-        self.open.iter().all(|open| open.shipped == Some(open.text.len()))
+        self.open.iter().all(|open| open.carried || open.shipped == Some(open.text.len()))
     }
 
     fn current(&mut self) -> Option<&mut Open> {
@@ -208,12 +247,16 @@ impl Assembler {
             None => self.current(),
         };
         let Some(open) = open else { return false };
-        if open.text.len() + open.blanks + 1 + line.bytes.len() > limit {
+        let length = open.length + open.blanks + 1 + line.bytes.len();
+        if length > limit {
             return false;
         }
-        open.text.extend(std::iter::repeat_n(b'\n', open.blanks + 1));
+        open.length = length;
+        if !open.carried {
+            open.text.extend(std::iter::repeat_n(b'\n', open.blanks + 1));
+            open.text.extend_from_slice(line.bytes);
+        }
         open.blanks = 0;
-        open.text.extend_from_slice(line.bytes);
         open.framing = framing;
         open.touched_ms = now_ms;
         open.flags.note(line);
@@ -236,6 +279,8 @@ impl Assembler {
             start: line.start,
             thread,
             text: line.bytes.to_vec(),
+            length: line.bytes.len(),
+            carried: false,
             blanks: 0,
             framing,
             flags,
@@ -262,7 +307,7 @@ impl Assembler {
     fn close_where(&mut self, each: &mut impl FnMut(Event<'_>), ends: impl Fn(&Open) -> bool) {
         self.open.retain(|open| {
             let ends = ends(open);
-            if ends {
+            if ends && !open.carried {
                 each(Event::Record(Framed {
                     start: open.start,
                     text: &open.text,

@@ -5,6 +5,7 @@
 use super::Flags;
 use super::assemble::{Assembler, Class, Event, Framed, Place};
 use super::lines::{Line, Lines};
+use crate::ledger::Carried;
 use crate::parse::Parser;
 
 /// What follows the framing.
@@ -26,8 +27,8 @@ pub(super) struct Framing {
 }
 
 impl Framing {
-    pub fn new(parser: &Parser, limit: usize, mid_line: bool) -> Self {
-        let assembler = (!parser.single_line()).then(|| Assembler::new(limit));
+    pub fn new(parser: &Parser, limit: usize, mid_line: bool, carried: &[Carried]) -> Self {
+        let assembler = (!parser.single_line()).then(|| Assembler::new(limit, carried));
         Self { lines: Lines::new(limit), assembler, mid_line }
     }
 
@@ -93,7 +94,7 @@ fn one(
         return;
     }
     if line.bytes.is_empty() && line.hole_bytes == 0 {
-        handler.event(Event::Line { line, class: Class::Blank });
+        handler.event(Event::Line { line, class: Class::Blank, record: None });
         return;
     }
     let mut flags = Flags { continued: place.mid_line, ..Flags::default() };
@@ -148,7 +149,7 @@ impl<F: FnMut(FramedRecord<'_>) -> bool> Handler for Each<F> {
 impl<'a, F: FnMut(FramedRecord<'_>) -> bool> Framer<'a, F> {
     /// Frames with `parser`, lines and records of at most `limit` bytes.
     pub fn new(parser: &'a Parser, limit: usize, each: F) -> Self {
-        let framing = Framing::new(parser, limit, false);
+        let framing = Framing::new(parser, limit, false, &[]);
         Self { framing, parser, at: 0, handler: Each { each, begun: false } }
     }
 

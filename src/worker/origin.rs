@@ -57,7 +57,7 @@ struct Step<'a> {
 
 impl OriginWork {
     pub fn open(opening: Opening, group: PieceId) -> Result<Self, WorkerError> {
-        let Opening { origin, at, context, first_anchor_ms, before, running_ms } = opening;
+        let Opening { origin, at, context, first_anchor_ms, before, running_ms, carried } = opening;
         let mid_line = at > 0 && before.last().is_some_and(|&byte| byte != b'\n');
         let limit = limit_of(&context);
         let core = Core {
@@ -66,7 +66,7 @@ impl OriginWork {
             source: context.source.as_str().into(),
             table: context.table,
             anchor_ms: first_anchor_ms,
-            account: Account::new(at, before, running_ms),
+            account: Account::new(at, before, running_ms, &carried),
             summed: None,
             group,
             group_batches: 0,
@@ -74,7 +74,7 @@ impl OriginWork {
             fields: Vec::new(),
             covered: None,
         };
-        let framing = Framing::new(&core.parser, limit, mid_line);
+        let framing = Framing::new(&core.parser, limit, mid_line, &carried);
         Ok(Self { origin, framing, core })
     }
 
@@ -92,7 +92,7 @@ impl OriginWork {
             self.core.recent = Recent::default();
         }
         assert_eq!(self.framing.lines.unfinished_bytes(), 0, "a context begins at a line start");
-        self.framing = Framing::new(&self.core.parser, limit, false);
+        self.framing = Framing::new(&self.core.parser, limit, false, &[]);
         Ok(())
     }
 
@@ -224,13 +224,13 @@ impl Handler for Step<'_> {
             Event::Line { class: Class::Blank, .. } if self.single => {
                 self.core.account.sum_reason(Reason::Blank);
             }
-            Event::Line { line, class } => {
+            Event::Line { line, class, record } => {
                 let reason = match class {
                     Class::Blank => Some(Reason::Blank),
                     Class::Further => Some(Reason::Continued),
                     Class::First { .. } => None,
                 };
-                self.core.account.enter(line, reason, self.bytes);
+                self.core.account.enter(line, reason, record, self.bytes);
                 if class == (Class::First { among_others: true }) {
                     self.fix_time(line.bytes);
                 }
