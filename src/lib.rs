@@ -20,3 +20,6 @@ pub mod state;
 pub mod stores;
 pub mod tracker;
 pub mod worker;
+
+// what looks at stored rows
+pub mod maintain;
