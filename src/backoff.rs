@@ -30,7 +30,7 @@ impl Backoff {
         let half = whole / 2;
         // a fraction in 1/1024 steps is fine enough for a wait
         let step = u32::try_from(splitmix(&mut self.seed) % 1024).unwrap_or(0);
-        whole - half * step / 1024
+        whole.saturating_sub(half * step / 1024)
     }
 
     /// Begins again with the shortest wait: something has worked.
