@@ -9,6 +9,7 @@ pub mod batch;
 pub mod durable;
 pub mod key;
 pub mod ledger;
+pub mod metrics;
 pub mod record;
 
 // what a line is made of, and what may be said of it
