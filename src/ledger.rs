@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Table;
+use crate::key::{RowKey, Table};
 use crate::record::Level;
 
 /// The number of one generation of one file: random, positive, 63 bits.
@@ -269,6 +269,18 @@ pub struct Piece {
     pub unparsed: u64,
     /// Records with lines on both sides of `end_bytes`.
     pub carried: Vec<Carried>,
+}
+
+/// A row that a batch carried and that is no row of the store: why, its key and its level.
+pub type NotRow = (Reason, RowKey, Level);
+
+/// What `stores::deliver` says of a batch that is dealt with: to the tracker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// The pieces that the batch named, each once.
+    pub pieces: Vec<PieceId>,
+    /// Its rows that are dead letters or expired.
+    pub not_rows: Vec<NotRow>,
 }
 
 /// A marker that was taken earlier: to find how far a file that was cut back still holds.

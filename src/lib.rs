@@ -4,7 +4,9 @@
 //! promises; `tests/tidy.rs` holds the table of who may import whom.
 
 // ground: imports nothing of ours but each other
+pub mod backoff;
 pub mod batch;
+pub mod durable;
 pub mod key;
 pub mod ledger;
 pub mod metrics;
