@@ -19,3 +19,6 @@ pub mod state;
 pub mod stores;
 pub mod tracker;
 pub mod worker;
+
+// what people see of it
+pub mod cli;

@@ -80,7 +80,7 @@ const fn millis(from: u64, to: u64) -> Kind {
 const HOUR_MS: u64 = 3_600_000;
 
 /// Cassandra takes no longer time to live than 20 years.
-const TTL_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
+const TTL_MAX: Duration = Duration::from_hours(20 * 365 * 24);
 
 /// Consistency levels that make an acknowledged write durable and can be read as well.
 pub const CONSISTENCIES: &[&str] =

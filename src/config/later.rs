@@ -14,7 +14,7 @@ const fn section(name: &'static str, later: &'static str, keys: &'static [Key]) 
 }
 
 const SECOND: Duration = Duration::from_secs(1);
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
 const AGE: Kind = Kind::DurationOf(SECOND, CENTURY);
 
 /// All of them.

@@ -25,11 +25,11 @@ impl Config {
     pub fn load(path: &Path, machine: &Machine) -> Result<Self, LoadError> {
         let mut texts = Vec::new();
         for file in files_of(path)? {
-            let bytes = fs::read(&file).map_err(|source| {
-                if source.kind() == io::ErrorKind::NotFound {
+            let bytes = fs::read(&file).map_err(|error| {
+                if error.kind() == io::ErrorKind::NotFound {
                     LoadError::Missing { path: file.clone() }
                 } else {
-                    LoadError::Unreadable { path: file.clone(), source }
+                    LoadError::Unreadable { path: file.clone(), error }
                 }
             })?;
             texts.push((file, bytes));
@@ -76,7 +76,7 @@ impl Config {
 
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
     let folder = path.parent().unwrap_or(Path::new(".")).join("conf.d");
-    let unreadable = |source| LoadError::Unreadable { path: folder.clone(), source };
+    let unreadable = |error| LoadError::Unreadable { path: folder.clone(), error };
     let mut more = Vec::new();
     match fs::read_dir(&folder) {
         Ok(listing) => {

@@ -30,7 +30,7 @@ fn timezone() -> Result<String, String> {
         return Ok(name.to_owned());
     }
     if let Some(value) = std::env::var_os("TZ").filter(|value| !value.is_empty()) {
-        return Err(format!("TZ is {value:?}, which is no name of a zone"));
+        return Err(format!("TZ is \"{}\", which is no name of a zone", value.display()));
     }
     if !std::path::Path::new("/etc/localtime").exists() {
         return Ok("UTC".to_owned());

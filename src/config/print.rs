@@ -1,5 +1,7 @@
 //! Prints the table of keys for people: `etc/bitacora.toml` and `docs/configuration.md`.
 
+use std::fmt::{self, Write};
+
 use super::keys::{Key, Kind, LATER, SECTIONS, Section};
 use crate::parse::Format;
 
@@ -67,11 +69,11 @@ pub fn default_toml() -> String {
             text.push_str(SOURCES);
             continue;
         }
-        text.push_str(&format!("[{}]\n", section.name));
+        add(&mut text, format_args!("[{}]\n", section.name));
         for key in section.keys {
             comment(&mut text, key.help);
             let example = if key.default.is_empty() { "  # example; none by default" } else { "" };
-            text.push_str(&format!("#{} = {}{example}\n", key.name, shown(key)));
+            add(&mut text, format_args!("#{} = {}{example}\n", key.name, shown(key)));
         }
     }
     text
@@ -81,6 +83,11 @@ pub fn default_toml() -> String {
 #[must_use]
 pub fn shown(key: &Key) -> &'static str {
     if key.default.is_empty() { key.example } else { key.default }
+}
+
+fn add(text: &mut String, what: fmt::Arguments<'_>) {
+    // a String takes everything
+    let _ = text.write_fmt(what);
 }
 
 fn comment(text: &mut String, sentence: &str) {
@@ -136,19 +143,25 @@ These sections are known and checked, but this release does not do their work. `
 pub fn markdown() -> String {
     let mut text = MARKDOWN_HEAD.to_owned();
     for section in SECTIONS {
-        text.push_str(&format!(
-            "\n## `{}`\n\n{}\n\n| Key | Value | Default | |\n|---|---|---|---|\n",
-            super::walk::header(section),
-            section.help
-        ));
+        add(
+            &mut text,
+            format_args!(
+                "\n## `{}`\n\n{}\n\n| Key | Value | Default | |\n|---|---|---|---|\n",
+                super::walk::header(section),
+                section.help
+            ),
+        );
         for key in section.keys {
             let default = default_for_people(key);
-            text.push_str(&format!(
-                "| `{}` | {} | {default} | {} |\n",
-                key.name,
-                key.kind.wanted().replace('|', "\\|"),
-                key.help.replace('|', "\\|")
-            ));
+            add(
+                &mut text,
+                format_args!(
+                    "| `{}` | {} | {default} | {} |\n",
+                    key.name,
+                    key.kind.wanted().replace('|', "\\|"),
+                    key.help.replace('|', "\\|")
+                ),
+            );
         }
         if section.repeated {
             text.push_str(&options_of_formats());
@@ -176,7 +189,7 @@ fn options_of_formats() -> String {
     for format in Format::ALL {
         let options: Vec<_> = format.options().iter().map(|option| format!("`{option}`")).collect();
         let options = if options.is_empty() { "none".to_owned() } else { options.join(", ") };
-        text.push_str(&format!("| `{}` | {options} |\n", format.name()));
+        add(&mut text, format_args!("| `{}` | {options} |\n", format.name()));
     }
     text
 }

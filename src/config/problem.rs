@@ -86,12 +86,12 @@ pub enum LoadError {
         path: PathBuf,
     },
     /// The file or its folder `conf.d` cannot be read.
-    #[error("{}: cannot read the configuration: {source}", path.display())]
+    #[error("{}: cannot read the configuration: {error}", path.display())]
     Unreadable {
         /// Which file or folder.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        error: io::Error,
     },
     /// Its text is wrong.
     #[error(transparent)]
