@@ -23,5 +23,11 @@ pub mod stores;
 pub mod tracker;
 pub mod worker;
 
+// what holds it
+// pub mod daemon;
+
 // what looks at stored rows
 pub mod maintain;
+
+// what people see of it
+pub mod cli;
