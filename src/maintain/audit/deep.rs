@@ -353,7 +353,7 @@ impl<'a> Replay<'a> {
     fn hand_out(&mut self, all: bool, each: &mut impl FnMut(&Batch)) {
         self.output.pieces.clear();
         if all {
-            self.worker.tick(0, u64::MAX, true, &mut self.output);
+            self.worker.ship_all(0, &mut self.output);
         }
         for batch in self.output.batches.drain(..) {
             each(&batch);
