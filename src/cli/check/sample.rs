@@ -108,7 +108,9 @@ fn count(text: &[u8], parser: &Parser, clock: &Clock, sample: &mut Sample) {
         sample.understood += 1;
     } else if sample.stranger.is_none() {
         let line = text.lines().next().unwrap_or_default();
-        sample.stranger = Some(line.chars().take(120).collect());
+        // what a client wrote into a log must not steer this terminal
+        let shown = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+        sample.stranger = Some(shown.take(120).collect());
     }
 }
 
