@@ -29,7 +29,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("worker", &["config", "parse", "sources", "stores"]),
     ("tracker", &["config", "parse", "state", "stores"]),
     ("query", &["config", "parse", "stores"]),
-    ("maintain", &["config", "parse", "state", "stores", "query"]),
+    // `audit --deep` frames the bytes of files as the worker does, to see the same keys
+    ("maintain", &["config", "parse", "state", "sources", "stores", "worker", "query"]),
     ("telemetry", &["config"]),
     (
         "daemon",
