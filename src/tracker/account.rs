@@ -74,6 +74,8 @@ pub(super) struct Account {
     next_start: u64,
     /// Up to here every row is acknowledged.
     stored: u64,
+    /// Up to here all text is in stored rows, though records may still grow.
+    covered: u64,
     /// Up to here the store has the span.
     committed: u64,
     /// Rows of pieces that are not stored, by offset, that the store does not have.
@@ -114,6 +116,7 @@ impl Account {
             front: 0,
             next_start: at,
             stored: at,
+            covered: at,
             committed: at,
             not_rows: BTreeMap::new(),
             running_ms: last_span.as_ref().and_then(|last| last.running_ms),
@@ -141,6 +144,11 @@ impl Account {
     pub(super) fn source(&self) -> &str {
         let rule = self.rules.range(..=self.next_start).next_back();
         rule.map_or("", |(_, (_, source))| source)
+    }
+
+    /// Up to here all text is in stored rows.
+    pub(super) const fn covered(&self) -> u64 {
+        self.covered
     }
 
     /// Bytes of pieces that are not committed.
@@ -199,6 +207,7 @@ impl Account {
             self.front += 1;
             assert!(self.stored == pending.piece.start_bytes, "the mark of an origin jumped");
             self.stored = pending.piece.end_bytes;
+            self.covered = self.covered.max(pending.piece.covered_bytes);
             self.absorb(pending, now_ms);
         }
     }
@@ -397,6 +406,7 @@ fn empty_span(
         last_write_ms: first_write_ms,
         ttl_s,
         closed: false,
+        carried: Vec::new(),
         table,
         source,
     }
@@ -412,6 +422,7 @@ fn grow(span: &mut Span, piece: &Piece, now_ms: i64) {
         *span.minutes.entry(*key).or_default() += rows;
     }
     span.marker = piece.marker;
+    span.carried.clone_from(&piece.carried);
     span.last_write_ms = span.last_write_ms.max(now_ms);
 }
 

@@ -225,6 +225,13 @@ impl Tracker {
         pending
     }
 
+    /// Up to where all text of an origin is in stored rows, open records included; `None` for an
+    /// origin that is not open.
+    #[must_use]
+    pub fn covered(&self, origin: OriginId) -> Option<u64> {
+        self.accounts.get(&origin).map(account::Account::covered)
+    }
+
     /// Whether every piece is committed.
     #[must_use]
     pub fn quiescent(&self) -> bool {

@@ -27,6 +27,8 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
         reasons: Reasons::default(),
         minutes: [((1, Level::Info), rows)].into(),
         running_ms: Some(60_000),
+        carried: Vec::new(),
+        covered_bytes: start + rows,
         crc: checksum(Crc64Xz, &vec![b'\n'; usize::try_from(rows).unwrap()]),
         marker: id,
         unparsed: 0,
