@@ -1,5 +1,7 @@
 //! `bitacora check` by its binary: exit codes and texts.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "all of it is tests")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

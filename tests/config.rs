@@ -1,5 +1,7 @@
 //! Configurations that are right, and configurations that are wrong with what is said about them.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "all of it is tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

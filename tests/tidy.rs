@@ -1,6 +1,13 @@
 //! Checks what the compiler does not: who imports whom, how long files are, and words that have
 //! no place here.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "all of it is tests"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
