@@ -1,5 +1,7 @@
 //! Configurations that are right, and configurations that are wrong with what is said about them.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "all of it is tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,10 +42,8 @@ fn every_bad_file_is_told_all_its_problems_with_their_places() {
     let mut faults = Vec::new();
     for path in data("bad") {
         let told = parse(&fs::read(&path).unwrap()).err().unwrap_or_default();
-        let told: String = told
-            .lines()
-            .map(|line| format!("{}\n", line.strip_prefix("bitacora.toml:").unwrap_or(line)))
-            .collect();
+        let lines = told.lines().map(|line| line.strip_prefix("bitacora.toml:").unwrap_or(line));
+        let told = lines.flat_map(|line| [line, "\n"]).collect::<String>();
         let expected_path = path.with_extension("expected");
         if std::env::var_os("BITACORA_BLESS").is_some() {
             fs::write(&expected_path, &told).unwrap();
@@ -169,13 +169,11 @@ fn the_default_file_says_the_defaults_also_when_every_comment_is_taken_away() {
         let key = line.split(" = ").next().unwrap_or_default();
         line.contains(" = ") && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
-    let uncommented: String = text
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if is_key(rest) => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
+    let lines = text.lines().map(|line| match line.strip_prefix('#') {
+        Some(rest) if is_key(rest) => rest,
+        _ => line,
+    });
+    let uncommented: String = lines.flat_map(|line| [line, "\n"]).collect();
     let mut all = parse(uncommented.as_bytes()).unwrap();
     assert!(all.store.cassandra.tls.is_some() && all.store.cassandra.username.is_some());
     all.store.cassandra.tls = None;

@@ -119,4 +119,13 @@ mod tests {
             assert!(command.get_about().is_some(), "{}", command.get_name());
         }
     }
+
+    #[test]
+    fn the_readme_names_every_command() {
+        let readme = include_str!("../../README.md");
+        for command in Cli::command().get_subcommands() {
+            let row = format!("| `bitacora {}` |", command.get_name());
+            assert!(readme.contains(&row), "{row}");
+        }
+    }
 }

@@ -126,7 +126,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .map(|other| (distance(&word, &other.to_lowercase().replace('-', "_")), other))
-        .filter(|(distance, other)| *distance <= word.len().max(other.len()) / 3)
+        .filter(|(distance, other)| *distance <= word.len().max(other.len()).div_ceil(3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, other)| other)
 }

@@ -1,3 +1,5 @@
+//! `state.db` through its whole life.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};

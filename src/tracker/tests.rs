@@ -1,3 +1,5 @@
+//! The tracker, driven by hand.
+
 use std::collections::BTreeSet;
 
 use crc_fast::{CrcAlgorithm::Crc64Xz, checksum};

@@ -192,8 +192,8 @@ fn strange(source: &FileSource, sample: &Sample) -> Option<Trouble> {
     }
     let line = sample.stranger.as_deref().unwrap_or_default();
     let format = source.format.name();
-    let options: String =
-        source.options.iter().map(|(key, value)| format!(" --option {key}='{value}'")).collect();
+    let option = |(key, value): (&String, &String)| format!(" --option {key}='{value}'");
+    let options = source.options.iter().map(option).collect::<Vec<_>>().concat();
     Some(Trouble {
         what: format!("most records are not of format {format}, such as: {line}"),
         fix: format!(
