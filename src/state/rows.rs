@@ -12,7 +12,9 @@ use rusqlite::{Row, Statement, named_params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::key::Table;
-use crate::ledger::{Encoding, KernelIdentity, Marker, OriginId, OriginRecord, Reasons, Span};
+use crate::ledger::{
+    Carried, Encoding, KernelIdentity, Marker, OriginId, OriginRecord, Reasons, Span,
+};
 use crate::record::Level;
 
 /// The columns that [`record`] reads, in its order.
@@ -151,6 +153,7 @@ struct SpanText {
     last_write_ms: i64,
     ttl_s: Option<i64>,
     closed: bool,
+    carried: Vec<Carried>,
     table: Table,
     source: String,
 }
@@ -173,6 +176,7 @@ pub(crate) fn span_text(span: &Span) -> String {
         last_write_ms: span.last_write_ms,
         ttl_s: span.ttl_s,
         closed: span.closed,
+        carried: span.carried.clone(),
         table: span.table,
         source: span.source.clone(),
     })
@@ -202,6 +206,7 @@ pub(crate) fn span_of(origin: OriginId, text: &str) -> rusqlite::Result<Span> {
         last_write_ms: span.last_write_ms,
         ttl_s: span.ttl_s,
         closed: span.closed,
+        carried: span.carried,
         table: span.table,
         source: span.source,
     })

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Committed;
-use super::crc;
 use super::markers::Markers;
+use crate::crc;
 use crate::key::Table;
 use crate::ledger::{Marker, MinuteCounts, NotRow, OriginId, Piece, Reasons, Span};
 
@@ -74,6 +74,8 @@ pub(super) struct Account {
     next_start: u64,
     /// Up to here every row is acknowledged.
     stored: u64,
+    /// Up to here all text is in rows that are acknowledged.
+    covered: u64,
     /// Up to here the store has the span.
     committed: u64,
     /// Rows of pieces that are not stored, by offset, that the store does not have.
@@ -114,6 +116,7 @@ impl Account {
             front: 0,
             next_start: at,
             stored: at,
+            covered: at,
             committed: at,
             not_rows: BTreeMap::new(),
             running_ms: last_span.as_ref().and_then(|last| last.running_ms),
@@ -146,6 +149,11 @@ impl Account {
     /// Bytes of pieces that are not committed.
     pub(super) const fn pending_bytes(&self) -> u64 {
         self.next_start - self.committed
+    }
+
+    /// See [`super::Tracker::covered_bytes`].
+    pub(super) fn covered_bytes(&self) -> u64 {
+        if self.committed == self.stored { self.covered.max(self.stored) } else { self.committed }
     }
 
     /// Queues a piece; answers its number.
@@ -205,6 +213,7 @@ impl Account {
 
     fn absorb(&mut self, pending: Pending, now_ms: i64) {
         let Pending { piece, first_ms, .. } = pending;
+        self.covered = self.covered.max(piece.covered_bytes);
         if piece.end_bytes == piece.start_bytes {
             assert!(piece.lines == 0, "lines without bytes at {}", piece.start_bytes);
             return;
@@ -397,6 +406,7 @@ fn empty_span(
         last_write_ms: first_write_ms,
         ttl_s,
         closed: false,
+        carried: Vec::new(),
         table,
         source,
     }
@@ -412,6 +422,7 @@ fn grow(span: &mut Span, piece: &Piece, now_ms: i64) {
         *span.minutes.entry(*key).or_default() += rows;
     }
     span.marker = piece.marker;
+    span.carried.clone_from(&piece.carried);
     span.last_write_ms = span.last_write_ms.max(now_ms);
 }
 

@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 mod account;
-mod crc;
 mod markers;
 
 use account::{Account, Pending};
@@ -223,6 +222,13 @@ impl Tracker {
             *pending.entry(account.source().to_owned()).or_default() += account.pending_bytes();
         }
         pending
+    }
+
+    /// How far all text of an origin is in the store: past its committed end, where that is all
+    /// that is stored and the records behind it may still grow. What the watermark counts.
+    #[must_use]
+    pub fn covered_bytes(&self, origin: OriginId) -> Option<u64> {
+        self.accounts.get(&origin).map(Account::covered_bytes)
     }
 
     /// Whether every piece is committed.
