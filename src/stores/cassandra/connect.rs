@@ -26,8 +26,11 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
 /// are heard.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Opens a session.
-pub(super) async fn session(config: &Cassandra) -> Result<Session, StoreError> {
+/// Opens a session with the policies, the password and the certificates of the configuration.
+///
+/// # Errors
+/// No node answers, the login is refused, or a file that the configuration names is unusable.
+pub async fn session(config: &Cassandra) -> Result<Session, StoreError> {
     keyspace(&config.keyspace)?;
     let policy = DefaultPolicy::builder()
         .prefer_datacenter(config.datacenter.clone())

@@ -40,6 +40,8 @@ pub mod schema;
 mod spans;
 mod stored;
 
+pub use connect::session as open_session;
+
 /// The store's name, in metrics and errors.
 const NAME: &str = "cassandra";
 /// Statements of one call that are under way at once.

@@ -431,15 +431,20 @@ async fn visit_table(
     Ok(true)
 }
 
+/// The tokens of a range: above the first, up to the second. No token is `i64::MIN`.
+fn tokens(range: i64) -> (i64, i64) {
+    const WIDTH: i64 = i64::MAX / RANGES * 2;
+    let start = |range: i64| i64::MIN.wrapping_add(WIDTH.wrapping_mul(range));
+    (start(range), if range == RANGES - 1 { i64::MAX } else { start(range + 1) })
+}
+
 async fn send_range(
     link: &Link,
     table: Table,
     range: i64,
     sender: &mpsc::Sender<Result<Vec<RowKey>, StoreError>>,
 ) -> Result<(), StoreError> {
-    let width = i64::MAX / RANGES * 2;
-    let above = i64::MIN + width * range;
-    let to = if range == RANGES - 1 { i64::MAX } else { above + width };
+    let (above, to) = tokens(range);
     let mut next = Some(PagingState::start());
     while let Some(from) = next.take() {
         let statement = &link.reads.of(table).keys;
@@ -478,4 +483,19 @@ pub(super) async fn page_of(
             (rows.into_iter().filter_map(ApplicationRow::stored).collect(), next)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ranges_cover_all_tokens_and_touch() {
+        assert_eq!(tokens(0).0, i64::MIN);
+        assert_eq!(tokens(RANGES - 1).1, i64::MAX);
+        for range in 1..RANGES {
+            assert_eq!(tokens(range - 1).1, tokens(range).0);
+            assert!(tokens(range).0 < tokens(range).1);
+        }
+    }
 }

@@ -261,7 +261,8 @@ mod tests {
     fn bytes_of(batch: &Batch) -> (Vec<u8>, Vec<usize>) {
         let mut buffer = Vec::new();
         let mut counts = Vec::new();
-        let mut cells = Cells(batch).batch_values_iter();
+        let cells = Cells(batch);
+        let mut cells = cells.batch_values_iter();
         loop {
             let mut writer = RowWriter::new(&mut buffer);
             match cells.serialize_next(&RowSerializationContext::empty(), &mut writer) {
