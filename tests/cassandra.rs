@@ -777,3 +777,27 @@ fn a_password_and_certificates_are_used_and_a_lost_permission_waits() {
         store.write(batch).await.expect("the permission is back");
     });
 }
+
+#[test]
+fn a_server_with_smaller_limits_is_understood() {
+    let name = "a_server_with_smaller_limits_is_understood";
+    let limits = ["max_mutation_size: 512KiB", "native_transport_max_frame_size: 2MiB"];
+    let node = match Node::start(&["--yaml", limits[0], "--yaml", limits[1]]) {
+        Ok(node) => node,
+        Err(why) => return skipped(name, &why),
+    };
+    let config = node.config(&keyspace());
+    block_on(async {
+        schema::apply(&config, "test", DAY_START).await.unwrap();
+        let store = CassandraStore::new(config.clone());
+        let good = [line(DAY_START, 0, Level::Info, "good")];
+        write(&store, &good, 1).await;
+        for size in [1 << 20, 3 << 20] {
+            let large = [line(DAY_START, 1, Level::Info, &"x".repeat(size))];
+            let batch = batches(&store, &large, 2).remove(0);
+            let error = store.write(Arc::new(batch)).await.unwrap_err();
+            assert!(matches!(error, StoreError::Invalid { .. }), "{size} bytes: {error}");
+            write(&store, &good, 4).await;
+        }
+    });
+}
