@@ -15,6 +15,7 @@ use crate::ledger::{
 };
 use crate::record::Level;
 
+pub mod cassandra;
 pub mod deliver;
 pub mod null;
 
