@@ -21,8 +21,10 @@ use jiff::tz::TimeZone;
 
 use crate::record::Time;
 
+pub use epoch::epoch;
 pub use scan::{clock, date, date_time, month, number, offset};
 
+mod epoch;
 mod scan;
 
 const DAY_SECONDS: i64 = 86_400;
