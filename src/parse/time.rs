@@ -121,7 +121,8 @@ impl Clock {
         Self { zone, now_ms, memory }
     }
 
-    /// The instant of a civil time; `None` if there is no such day or hour. Without a year it gets
+    /// The instant of a civil time; `None` if there is no such day or hour, and outside 1970 to
+    /// 2200 ([`Time::row_millis`]). Without a year it gets
     /// the latest one for which the instant is not more than 24 hours after the clock's `now`.
     #[must_use]
     pub fn instant(&self, civil: &Civil, zone: Zone<'_>) -> Option<Time> {
@@ -211,7 +212,8 @@ impl Clock {
                 None => self.local_seconds(date_time)?,
             },
         };
-        Some(Time { seconds: seconds + i64::from(leap), nanos: civil.nanos, digits: civil.digits })
+        let seconds = seconds + i64::from(leap);
+        in_range(Time { seconds, nanos: civil.nanos, digits: civil.digits })
     }
 
     fn local_seconds(&self, date_time: DateTime) -> Option<i64> {
@@ -233,6 +235,11 @@ impl Clock {
         });
         in_zone.or_else(|| usual_offset(name))
     }
+}
+
+/// Where a row can have no such time it is none, so that its text stays in the record.
+fn in_range(time: Time) -> Option<Time> {
+    time.row_millis().map(|_| time)
 }
 
 fn utc_seconds(date_time: DateTime) -> Option<i64> {

@@ -46,6 +46,9 @@ fn what_is_no_time_is_none() {
     {
         assert_eq!(clock.iso(text.as_bytes()), None, "{text}");
     }
+    for text in ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2200-01-01T00:00:00Z"] {
+        assert_eq!(clock.iso(text.as_bytes()), None, "{text}");
+    }
     for text in ["04/May/2031:12:11:12", "04/Mai/2031:12:11:12 +0200", "31/Apr/2031:12:11:12 +0200"]
     {
         assert_eq!(clock.clf(text.as_bytes()), None, "{text}");
