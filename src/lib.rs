@@ -4,9 +4,12 @@
 //! promises; `tests/tidy.rs` holds the table of who may import whom.
 
 // ground: imports nothing of ours but each other
+pub mod backoff;
 pub mod batch;
+pub mod durable;
 pub mod key;
 pub mod ledger;
+pub mod metrics;
 pub mod record;
 
 // what a line is made of, and what may be said of it
@@ -19,3 +22,12 @@ pub mod state;
 pub mod stores;
 pub mod tracker;
 pub mod worker;
+
+// what holds it
+// pub mod daemon;
+
+// what looks at stored rows
+pub mod maintain;
+
+// what people see of it
+pub mod cli;
