@@ -344,19 +344,19 @@ proptest! {
         let mut text = "<13>1 - h a p m ".to_owned();
         let mut values = Vec::new();
         for (id, parameters) in &elements {
-            text += &format!("[{id}");
+            text.extend(["[", id]);
             for (name, value) in parameters {
                 let value = clean(value);
                 let escaped =
                     value.replace('\\', "\\\\").replace('"', "\\\"").replace(']', "\\]");
-                text += &format!(" {name}=\"{escaped}\"");
+                text.extend([" ", name, "=\"", &escaped, "\""]);
                 values.push(value);
             }
             text += "]";
         }
         let message = clean(&message);
         let message = message.trim_start_matches('\u{feff}');
-        text += &format!(" {message}");
+        text.extend([" ", message]);
         let seen = read(&text);
         prop_assert!(seen.parsed);
         prop_assert_eq!(&seen.message, message);
