@@ -6,6 +6,7 @@
 // ground: imports nothing of ours but each other
 pub mod backoff;
 pub mod batch;
+pub mod crc;
 pub mod durable;
 pub mod key;
 pub mod ledger;

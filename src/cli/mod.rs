@@ -10,6 +10,7 @@ pub mod check;
 pub mod completions;
 pub mod exit;
 pub mod man;
+pub mod parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -58,7 +59,7 @@ pub enum Command {
     /// Tell how the running daemon does: sources, backlog, store
     Status,
     /// Show how lines would be stored, and store nothing
-    Parse,
+    Parse(parse::Args),
     /// Show, search, count and follow stored rows
     Logs,
     /// Prove that every byte of every file is accounted for
@@ -89,6 +90,7 @@ impl Cli {
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),
+            Command::Parse(args) => parse::run(args, args.open()?, output),
             other => anyhow::bail!("{other:?} is not part of this build"),
         }
     }

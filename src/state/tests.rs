@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::key::Table;
 use crate::ledger::{
-    Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, Marker, OriginId,
+    Carried, Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, Marker, OriginId,
     OriginRecord, Reason, Reasons, Span, StoredOrigin, Watermark,
 };
 use crate::record::Level;
@@ -71,6 +71,7 @@ fn span(origin: OriginId, start_bytes: u64, end_bytes: u64) -> Span {
         last_write_ms: 2,
         ttl_s: Some(90),
         closed: false,
+        carried: vec![Carried { thread: u64::MAX, start: 150, text_bytes: 9 }],
         table: Table::Application,
         source: "app".to_owned(),
     }

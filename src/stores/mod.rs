@@ -15,6 +15,8 @@ use crate::ledger::{
 };
 use crate::record::Level;
 
+pub mod cassandra;
+pub mod deliver;
 pub mod null;
 
 /// What a store answers, later.

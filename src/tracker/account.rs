@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Committed;
-use super::crc;
 use super::markers::Markers;
+use crate::crc;
 use crate::key::Table;
 use crate::ledger::{Marker, MinuteCounts, NotRow, OriginId, Piece, Reasons, Span};
 
@@ -74,7 +74,7 @@ pub(super) struct Account {
     next_start: u64,
     /// Up to here every row is acknowledged.
     stored: u64,
-    /// Up to here all text is in stored rows, though records may still grow.
+    /// Up to here all text is in rows that are acknowledged.
     covered: u64,
     /// Up to here the store has the span.
     committed: u64,
@@ -146,14 +146,14 @@ impl Account {
         rule.map_or("", |(_, (_, source))| source)
     }
 
-    /// Up to here all text is in stored rows.
-    pub(super) const fn covered(&self) -> u64 {
-        self.covered
-    }
-
     /// Bytes of pieces that are not committed.
     pub(super) const fn pending_bytes(&self) -> u64 {
         self.next_start - self.committed
+    }
+
+    /// See [`super::Tracker::covered_bytes`].
+    pub(super) fn covered_bytes(&self) -> u64 {
+        if self.committed == self.stored { self.covered.max(self.stored) } else { self.committed }
     }
 
     /// Queues a piece; answers its number.
@@ -207,13 +207,13 @@ impl Account {
             self.front += 1;
             assert!(self.stored == pending.piece.start_bytes, "the mark of an origin jumped");
             self.stored = pending.piece.end_bytes;
-            self.covered = self.covered.max(pending.piece.covered_bytes);
             self.absorb(pending, now_ms);
         }
     }
 
     fn absorb(&mut self, pending: Pending, now_ms: i64) {
         let Pending { piece, first_ms, .. } = pending;
+        self.covered = self.covered.max(piece.covered_bytes);
         if piece.end_bytes == piece.start_bytes {
             assert!(piece.lines == 0, "lines without bytes at {}", piece.start_bytes);
             return;
