@@ -393,7 +393,7 @@ fn a_year_less_file_lives_past_new_year() {
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut ledger = Ledger::new(&path, Style::Syslog, 1, 2);
-    let mut line = |ledger: &mut Ledger, when: &str| {
+    let line = |ledger: &mut Ledger, when: &str| {
         let number = ledger.take_number();
         ledger.write_raw(format!("{when} web1 probe[7]: ln{number:08}x\n").as_bytes());
     };

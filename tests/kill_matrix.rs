@@ -13,7 +13,7 @@ use support::chaos::{self, Deaths};
 use support::ledger::{Ledger, Rotation, Style};
 use support::rows;
 use support::site::{Files, Site, told};
-use support::{PATIENCE, can_trace, node, seed, skip};
+use support::{PATIENCE, can_trace, cassandra, seed, skip};
 
 /// Runs `rounds` rounds, a few at once, and tells what was found.
 fn matrix(name: &str, rounds: usize, at_once: usize, trace: bool, site: impl Fn(usize) -> Site + Sync) {
@@ -76,12 +76,12 @@ fn no_kill_and_no_rotation_loses_or_doubles_a_line_in_sqlite() {
 #[test]
 fn no_kill_and_no_rotation_loses_or_doubles_a_line_in_cassandra() {
     let name = "no_kill_and_no_rotation_loses_or_doubles_a_line_in_cassandra";
-    let address = match node::shared() {
-        Ok(address) => address,
-        Err(why) => return skip(name, &why),
+    let node = match cassandra::shared() {
+        Ok(node) => node,
+        Err(why) => return skip(name, why),
     };
-    matrix("cassandra", rounds(9).min(9), 2, can_trace(), |round| {
-        let site = Site::on_cassandra(&address, &format!("kill{round}"));
+    matrix("cassandra", rounds(9).min(9), 2, can_trace(), |_| {
+        let site = Site::on_cassandra(node.address(), cassandra::keyspace(), "");
         site.configure(&[]);
         site.apply_schema();
         site

@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(missing_docs, clippy::missing_errors_doc, clippy::must_use_candidate, reason = "tests")]
 
+pub mod cassandra;
 pub mod chaos;
 pub mod ledger;
-pub mod node;
 pub mod rows;
 pub mod site;
 

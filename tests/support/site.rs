@@ -76,6 +76,20 @@ impl Site {
         site
     }
 
+    /// With a keyspace of its own on a node; `extra` are lines of `[store.cassandra]`.
+    pub fn on_cassandra(address: &str, keyspace: String, extra: &str) -> Self {
+        let mut site = Self::new();
+        site.kind = Kind::Cassandra { address: address.into(), keyspace, extra: extra.into() };
+        site
+    }
+
+    /// Makes the tables; needs a configuration.
+    #[track_caller]
+    pub fn apply_schema(&self) {
+        let output = self.run(&["schema", "apply"]);
+        assert!(output.status.success(), "schema apply: {}", told(&output));
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -270,7 +284,8 @@ impl Daemon {
     /// The daemon's own process, also when it was started through another program.
     pub fn pid(&self) -> Option<Pid> {
         let own = self.child.id();
-        if !self.through {
+        let itself = fs::read_link(format!("/proc/{own}/exe")).is_ok_and(|exe| exe == Path::new(BINARY));
+        if itself || !self.through {
             return Pid::from_raw(i32::try_from(own).ok()?);
         }
         let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children")).ok()?;
