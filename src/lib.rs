@@ -19,3 +19,6 @@ pub mod state;
 pub mod stores;
 pub mod tracker;
 pub mod worker;
+
+// what looks at stored rows
+pub mod query;
