@@ -29,6 +29,7 @@ pub mod worker;
 
 // what looks at stored rows
 pub mod maintain;
+pub mod query;
 
 // what people see of it
 pub mod cli;
