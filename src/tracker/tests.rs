@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use crc_fast::{CrcAlgorithm::Crc64Xz, checksum};
 use proptest::prelude::*;
 
-use super::account::{SPAN_AGE_MAX_MS, SPAN_ROWS_MAX};
+use super::account::SPAN_AGE_MAX_MS;
+use super::growth::SPAN_ROWS_MAX;
 use super::*;
 use crate::key::RowKey;
 use crate::ledger::Reason;
