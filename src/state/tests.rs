@@ -326,6 +326,24 @@ fn a_full_disk_is_said_and_nothing_is_half_written() {
     state.put_meta("large", &"x".repeat(1 << 20)).unwrap();
 }
 
+#[test]
+fn after_an_io_error_the_file_is_opened_anew() {
+    let place = Place::new();
+    let state = place.open();
+    let count = |state: &State| -> Result<i64, StateError> {
+        state.read(|db| {
+            db.query_row("SELECT count(*) FROM sqlite_temp_schema", [], |row| row.get(0))
+        })
+    };
+    state.read(|db| db.execute_batch("CREATE TEMP TABLE of_this_connection (id)")).unwrap();
+    assert_eq!(count(&state).unwrap(), 1);
+    let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    let error =
+        state.write::<()>(|_| Err(rusqlite::Error::SqliteFailure(failure, None))).unwrap_err();
+    assert!(matches!(error, StateError::Io { .. }), "{error}");
+    assert_eq!(count(&state).unwrap(), 0);
+}
+
 /// A small file system of its own; `None` where this user may not mount one.
 struct Mount(PathBuf);
 
