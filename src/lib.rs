@@ -23,3 +23,13 @@ pub mod state;
 pub mod stores;
 pub mod tracker;
 pub mod worker;
+
+// what holds it
+// pub mod daemon;
+
+// what looks at stored rows
+pub mod maintain;
+pub mod query;
+
+// what people see of it
+pub mod cli;

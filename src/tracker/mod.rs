@@ -232,6 +232,12 @@ impl Tracker {
         self.accounts.get(&origin).map(Account::covered_bytes)
     }
 
+    /// The source that the newest bytes of an origin belong to; empty for one that is not open.
+    #[must_use]
+    pub fn source_of(&self, origin: OriginId) -> &str {
+        self.accounts.get(&origin).map_or("", Account::source)
+    }
+
     /// Whether every piece is committed.
     #[must_use]
     pub fn quiescent(&self) -> bool {

@@ -1,3 +1,5 @@
+//! The tracker, driven by hand.
+
 use std::collections::BTreeSet;
 
 use crc_fast::{CrcAlgorithm::Crc64Xz, checksum};
@@ -27,6 +29,8 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
         reasons: Reasons::default(),
         minutes: (rows > 0).then_some(((1, Level::Info), rows)).into_iter().collect(),
         running_ms: Some(60_000),
+        carried: Vec::new(),
+        covered_bytes: start + rows,
         crc: checksum(Crc64Xz, &vec![b'\n'; usize::try_from(rows).unwrap()]),
         marker: id,
         unparsed: 0,

@@ -12,7 +12,7 @@ mod lines;
 mod origin;
 mod row;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use account::marker_of;
@@ -95,8 +95,8 @@ pub struct Output {
     pub batches: Vec<Batch>,
     /// Accounts of consecutive bytes, in order for each origin.
     pub pieces: Vec<Piece>,
-    /// Rows that were written again because their record had grown.
-    pub amended: u64,
+    /// Rows that were written again because their record had grown, by source.
+    pub amended: BTreeMap<String, u64>,
 }
 
 /// A context that this program cannot work with: it was written by another version.
@@ -208,16 +208,27 @@ impl Worker {
         Ok(())
     }
 
-    /// Hands out open records that were quiet for `multiline_wait_ms`, and batches that are old;
-    /// with `all`, every batch.
-    pub fn tick(&mut self, now_ms: u64, multiline_wait_ms: u64, all: bool, output: &mut Output) {
-        if let Some(before_ms) = now_ms.checked_sub(multiline_wait_ms) {
-            for work in self.origins.values_mut() {
+    /// Hands out open records that were quiet for their source's wait (in milliseconds), and
+    /// batches that are old; with `all`, every batch.
+    pub fn tick(
+        &mut self,
+        now_ms: u64,
+        multiline_wait_ms: &dyn Fn(&str) -> u64,
+        all: bool,
+        output: &mut Output,
+    ) {
+        for work in self.origins.values_mut().filter(|work| work.has_open()) {
+            if let Some(before_ms) = now_ms.checked_sub(multiline_wait_ms(work.source())) {
                 work.ship_early(before_ms, now_ms, &mut self.fill, output);
                 work.cover(&mut self.pieces, output);
             }
         }
         self.fill.flush(now_ms, all, &mut output.batches);
+    }
+
+    /// Hands out everything that is there, open records as far as they have come: at a stop.
+    pub fn ship_all(&mut self, now_ms: u64, output: &mut Output) {
+        self.tick(now_ms, &|_| 0, true, output);
     }
 
     /// Whether rows wait in batches that are not full.

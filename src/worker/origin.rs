@@ -152,6 +152,16 @@ impl OriginWork {
         }
     }
 
+    /// Whether a record is open whose row is not written with all its text.
+    pub fn has_open(&self) -> bool {
+        self.framing.assembler().is_some_and(|assembler| assembler.oldest_start().is_some())
+    }
+
+    /// The source of its rows.
+    pub fn source(&self) -> &str {
+        &self.core.source
+    }
+
     pub fn ship_early(
         &mut self,
         before_ms: u64,
@@ -321,7 +331,9 @@ impl Step<'_> {
             row::write(batch, key, record, &framed.flags, raw);
         });
         *group_batches += u32::from(new);
-        self.output.amended += u64::from(framed.amends);
+        if framed.amends {
+            *self.output.amended.entry(self.core.source.to_string()).or_default() += 1;
+        }
     }
 }
 
