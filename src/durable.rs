@@ -47,7 +47,7 @@ impl Drop for DirLock {
     fn drop(&mut self) {
         // the kernel frees it with the last descriptor, but a child that was just forked may hold
         // a copy of ours for a moment
-        drop(flock(&self.file, FlockOperation::Unlock));
+        flock(&self.file, FlockOperation::Unlock).unwrap_or(());
     }
 }
 

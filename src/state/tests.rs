@@ -63,7 +63,6 @@ fn span(origin: OriginId, start_bytes: u64, end_bytes: u64) -> Span {
         reasons,
         minutes: BTreeMap::from([((5, Level::Error), 4), ((5, Level::Info), 3)]),
         running_ms: Some(NOW_MS),
-        carried: Vec::new(),
         crc: u64::MAX - 3,
         marker: u64::MAX - end_bytes,
         markers: vec![Marker { at_ms: 1, position: 2, hash: u64::MAX }],
