@@ -159,6 +159,7 @@ fn span(lines: &[Line], source: &str, start_bytes: u64) -> Span {
         last_write_ms: DAY_START + 1,
         ttl_s: Some(90 * 86_400),
         closed: true,
+        carried: Vec::new(),
         table: Table::Infrastructure,
         source: source.to_owned(),
     }
