@@ -32,7 +32,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs a test on a keyspace of its own, or says why it cannot.
-fn on_tables<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Cassandra, Arc<CassandraStore>) -> F) {
+fn on_tables<F: Future<Output = ()>>(
+    name: &str,
+    test: impl FnOnce(Cassandra, Arc<CassandraStore>) -> F,
+) {
     let node = match shared() {
         Ok(node) => node,
         Err(why) => return skipped(name, why),
@@ -54,7 +57,11 @@ async fn cql(session: &Session, text: &str) {
     session.query_unpaged(text, ()).await.unwrap_or_else(|error| panic!("{text}: {error}"));
 }
 
-async fn within<F: Future<Output = bool>>(what: &str, limit: Duration, mut holds: impl FnMut() -> F) {
+async fn within<F: Future<Output = bool>>(
+    what: &str,
+    limit: Duration,
+    mut holds: impl FnMut() -> F,
+) {
     let deadline = Instant::now() + limit;
     while !holds().await {
         assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
@@ -94,7 +101,8 @@ fn batches(store: &CassandraStore, lines: &[Line], stamp: i64) -> Vec<Batch> {
         let day = day_of(line.at_ms);
         let layout = store.layout(line.table, line.source, day).unwrap();
         let bucket = layout.bucket(line.level, key);
-        let partition = Partition { table: line.table, day, source: Arc::from(line.source), bucket };
+        let partition =
+            Partition { table: line.table, day, source: Arc::from(line.source), bucket };
         let found = batches
             .iter_mut()
             .position(|batch| batch.partition == partition && *batch.host == *line.host);
@@ -151,6 +159,7 @@ fn span(lines: &[Line], source: &str, start_bytes: u64) -> Span {
         last_write_ms: DAY_START + 1,
         ttl_s: Some(90 * 86_400),
         closed: true,
+        carried: Vec::new(),
         table: Table::Infrastructure,
         source: source.to_owned(),
     }
@@ -242,7 +251,10 @@ fn a_batch_written_twice_is_there_once_with_all_its_columns() {
         let found = rows(&store, &all()).await;
         assert_eq!(messages(&found), ["first of a millisecond", "second of it"]);
         let (first, second) = (&found[0], &found[1]);
-        assert_eq!((first.key, first.level, first.table), (key(0), Level::Error, Table::Application));
+        assert_eq!(
+            (first.key, first.level, first.table),
+            (key(0), Level::Error, Table::Application)
+        );
         assert_eq!((first.metadata.as_str(), first.application.len()), ("", 0));
         assert_eq!((second.host.as_str(), second.source.as_str()), ("web1", "app"));
         assert_eq!(second.metadata, r#"{"path":"/ä"}"#);
@@ -259,15 +271,14 @@ fn a_batch_written_twice_is_there_once_with_all_its_columns() {
             ]
         );
 
-        let by_request = RowQuery {
-            request_id: Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
-            ..all()
-        };
+        let by_request =
+            RowQuery { request_id: Some(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef), ..all() };
         assert_eq!(messages(&rows(&store, &by_request).await), ["second of it"]);
         let nobody = RowQuery { request_id: Some(1), ..all() };
         assert!(rows(&store, &nobody).await.is_empty());
 
-        let asked = [(partition.clone(), key(0)), (partition.clone(), key(1)), (partition, key(99))];
+        let asked =
+            [(partition.clone(), key(0)), (partition.clone(), key(1)), (partition, key(99))];
         assert_eq!(store.present(&asked).await.unwrap(), [true, false, true]);
     });
 }
@@ -285,10 +296,8 @@ fn an_amended_row_holds_against_a_late_repetition_of_the_older_one() {
         assert_eq!(messages(&rows(&store, &all()).await), ["Traceback\n  File"]);
 
         // Within one batch the later row holds.
-        let twice = [
-            line(DAY_START, 5, Level::Info, "one"),
-            line(DAY_START, 5, Level::Info, "one\ntwo"),
-        ];
+        let twice =
+            [line(DAY_START, 5, Level::Info, "one"), line(DAY_START, 5, Level::Info, "one\ntwo")];
         write(&store, &twice, 300).await;
         assert_eq!(messages(&rows(&store, &all()).await), ["Traceback\n  File", "one\ntwo"]);
     });
@@ -336,7 +345,8 @@ async fn paged(store: &CassandraStore, query: &RowQuery) -> Vec<String> {
 async fn reads_agree_with_the_lines(store: &CassandraStore, lines: &[Line]) {
     write(store, lines, 1000).await;
     for (number, source) in (0_u64..).zip(["nginx/access", "syslog"]) {
-        let of_source: Vec<Line> = lines.iter().filter(|line| line.source == source).cloned().collect();
+        let of_source: Vec<Line> =
+            lines.iter().filter(|line| line.source == source).cloned().collect();
         let span = span(&of_source, source, number * 1000);
         store.put_spans(&[span], 1).await.unwrap();
     }
@@ -392,7 +402,8 @@ fn rows_come_in_time_order_page_by_page_whatever_is_asked() {
         let wanted: BTreeSet<(Table, RowKey)> = lines
             .iter()
             .map(|line| {
-                let key = RowKey { timestamp_ms: line.at_ms, origin: 77, offset_bytes: line.offset };
+                let key =
+                    RowKey { timestamp_ms: line.at_ms, origin: 77, offset_bytes: line.offset };
                 (line.table, key)
             })
             .collect();
@@ -525,12 +536,12 @@ fn counts_follow_the_spans_and_do_not_double() {
         let total: u64 = counts.iter().map(|(_, count)| count).sum();
         assert_eq!(total, 600);
         let errors = |source: &str| -> u64 {
-            let of = counts.iter().filter(|(key, _)| key.source == source && key.level == Level::Error);
+            let of =
+                counts.iter().filter(|(key, _)| key.source == source && key.level == Level::Error);
             of.map(|(_, count)| count).sum()
         };
-        let wanted = |lines: &[Line]| {
-            lines.iter().filter(|line| line.level == Level::Error).count() as u64
-        };
+        let wanted =
+            |lines: &[Line]| lines.iter().filter(|line| line.level == Level::Error).count() as u64;
         assert_eq!((errors("nginx/access"), errors("syslog")), (wanted(&nginx), wanted(&syslog)));
         assert!(counts.iter().all(|(key, _)| !key.host.is_empty()), "each count has a host");
 
@@ -625,8 +636,11 @@ fn only_rows_that_are_to_blame_are_called_invalid() {
         }
         assert!(!report::check(&config).await.unwrap().works());
         // A person makes the table again: the same store goes on.
-        cql(&session, &format!("DELETE FROM {}.schema_version WHERE name = 'migration'", config.keyspace))
-            .await;
+        cql(
+            &session,
+            &format!("DELETE FROM {}.schema_version WHERE name = 'migration'", config.keyspace),
+        )
+        .await;
         schema::apply(&config, "test", DAY_START).await.unwrap();
         store.write(again).await.expect("the table is back");
     });
@@ -640,7 +654,10 @@ fn rows_live_as_long_as_the_configuration_says() {
         let shorter = CassandraStore::new(config.clone());
         write(&shorter, &[line(DAY_START, 1, Level::Info, "by the row")], 2).await;
         let session = session(&config).await;
-        let text = format!("SELECT offset_bytes, ttl(message) FROM {}.infrastructure_logs", config.keyspace);
+        let text = format!(
+            "SELECT offset_bytes, ttl(message) FROM {}.infrastructure_logs",
+            config.keyspace
+        );
         let answer = session.query_unpaged(text, ()).await.unwrap().into_rows_result().unwrap();
         let mut found: Vec<(i64, i32)> = answer.rows().unwrap().map(Result::unwrap).collect();
         found.sort_unstable();

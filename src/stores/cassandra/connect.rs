@@ -74,8 +74,7 @@ pub async fn session(config: &Cassandra) -> Result<Session, StoreError> {
 fn datacenter(session: &Session, wanted: &str) -> Result<(), StoreError> {
     let cluster = session.get_cluster_state();
     let nodes = cluster.get_nodes_info();
-    let mut found: Vec<&str> =
-        nodes.iter().filter_map(|node| node.datacenter.as_deref()).collect();
+    let mut found: Vec<&str> = nodes.iter().filter_map(|node| node.datacenter.as_deref()).collect();
     if found.contains(&wanted) {
         return Ok(());
     }
@@ -111,7 +110,9 @@ pub(super) fn consistency(word: &str) -> Result<Consistency, StoreError> {
 fn keyspace(name: &str) -> Result<(), StoreError> {
     let fits = !name.is_empty()
         && name.len() <= 48
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     if fits {
         return Ok(());

@@ -85,9 +85,11 @@ fn pool(error: &ConnectionPoolError) -> StoreError {
         return unreachable(last_connection_error);
     };
     match &setup.error {
-        ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, text) => outage(
-            format!("the login was refused: {text}; check store.cassandra.username and password_file"),
-        ),
+        ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, text) => {
+            outage(format!(
+                "the login was refused: {text}; check store.cassandra.username and password_file"
+            ))
+        }
         ConnectionSetupRequestErrorKind::MissingAuthentication => outage(
             "the cluster asks for a user and a password; set store.cassandra.username and password_file",
         ),

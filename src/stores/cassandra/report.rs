@@ -210,7 +210,8 @@ async fn check_commit_log(session: &Session, replicas: u32, report: &mut Report)
         }
     };
     if sync != "periodic" {
-        report.add(Weight::Fine, format!("an acknowledged row is on disk (commitlog_sync: {sync})"));
+        report
+            .add(Weight::Fine, format!("an acknowledged row is on disk (commitlog_sync: {sync})"));
         return;
     }
     let period = match setting(session, "commitlog_sync_period").await {
