@@ -80,7 +80,7 @@ fn exit_codes_say_what_happened() {
     exits(&site, &["logs", "-o", "no-such-format"], 2);
     exits(&site, &["logs", "--since", "the day of never"], 2);
     exits(&site, &["logs", "--count", "source"], 0);
-    exits(&site, &["dead-letters", "ls"], 0);
+    exits(&site, &["dead-letters", "ls"], 1);
     exits(&site, &["state", "show"], 0);
     exits(&site, &["schema", "check"], 0);
     exits(&site, &["completions", "bash"], 0);
