@@ -80,7 +80,10 @@ fn cql(node: &Node, password: bool, statements: &[String]) {
     block_on(async {
         let session = administrator(node, password).await;
         for text in statements {
-            session.query_unpaged(text.as_str(), ()).await.unwrap_or_else(|e| panic!("{text}: {e}"));
+            session
+                .query_unpaged(text.as_str(), ())
+                .await
+                .unwrap_or_else(|e| panic!("{text}: {e}"));
         }
     });
 }
@@ -214,15 +217,20 @@ fn a_revoked_permission_is_an_outage_and_said() {
     std::fs::write(&root_secret, "cassandra").unwrap();
     let files = [Files::new("nginx/access", site.log("access.log"))];
     let address = node.address().to_owned();
-    let kind = |extra| Kind::Cassandra { address: address.clone(), keyspace: keyspace.clone(), extra };
+    let kind =
+        |extra| Kind::Cassandra { address: address.clone(), keyspace: keyspace.clone(), extra };
     site.kind = kind(login("cassandra", &root_secret));
     site.configure(&files);
     site.apply_schema();
-    cql(&node, true, &[
-        "CREATE ROLE ship WITH PASSWORD = 'ship-canary-7' AND LOGIN = true".into(),
-        format!("GRANT SELECT ON KEYSPACE {keyspace} TO ship"),
-        format!("GRANT MODIFY ON KEYSPACE {keyspace} TO ship"),
-    ]);
+    cql(
+        &node,
+        true,
+        &[
+            "CREATE ROLE ship WITH PASSWORD = 'ship-canary-7' AND LOGIN = true".into(),
+            format!("GRANT SELECT ON KEYSPACE {keyspace} TO ship"),
+            format!("GRANT MODIFY ON KEYSPACE {keyspace} TO ship"),
+        ],
+    );
     site.kind = kind(login("ship", &secret));
     site.configure(&files);
     ledger.write(100);

@@ -42,7 +42,11 @@ fn ends_well(site: &Site, daemon: Daemon, ledger: &Ledger) {
 fn exits(site: &Site, arguments: &[&str], code: i32) -> String {
     let output = site.run(arguments);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
@@ -51,8 +55,18 @@ fn every_command_explains_itself() {
     assert!(top.status.success());
     let text = String::from_utf8(top.stdout).unwrap();
     for command in [
-        "run", "check", "parse", "logs", "audit", "status", "state", "schema", "dead-letters",
-        "completions", "man", "reload",
+        "run",
+        "check",
+        "parse",
+        "logs",
+        "audit",
+        "status",
+        "state",
+        "schema",
+        "dead-letters",
+        "completions",
+        "man",
+        "reload",
     ] {
         assert!(text.contains(command), "--help does not name {command}");
         let help = Command::new(BINARY).args([command, "--help"]).output().unwrap();
@@ -307,9 +321,9 @@ fn the_state_is_rebuilt_from_the_store_when_it_is_gone_or_damaged() {
     let daemon = site.start();
     all_arrives(&site, &mut ledger);
     daemon.says("set aside");
-    let aside = fs::read_dir(site.path("state")).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged")
-    });
+    let aside = fs::read_dir(site.path("state"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
     assert_eq!(aside.count(), 1);
     ends_well(&site, daemon, &ledger);
 }

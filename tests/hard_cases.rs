@@ -237,8 +237,11 @@ fn empty_files_and_files_that_appear_later_are_followed() {
 
 /// `pid` 4000 + n begins a statement, the others write between its lines.
 fn statement(pid: u32, second: u32, token: u64, lines: &[&str]) -> String {
-    let mut text =
-        format!("2026-11-22 06:{:02}:{:02}.250 UTC [{pid}] ERROR:  ln{token:08}x failed\n", second / 60, second % 60);
+    let mut text = format!(
+        "2026-11-22 06:{:02}:{:02}.250 UTC [{pid}] ERROR:  ln{token:08}x failed\n",
+        second / 60,
+        second % 60
+    );
     for line in lines {
         text.push_str(line);
         text.push('\n');
@@ -267,7 +270,9 @@ fn statements_of_many_pids_stay_whole_and_a_silent_one_holds_nothing_up() {
         for pid in 4000..4006 {
             let time = format!("2026-11-22 06:00:{turn:02}.251 UTC [{pid}]");
             text.push_str(&format!("{time} DETAIL:  of {pid} in {turn}\n"));
-            text.push_str(&format!("{time} STATEMENT:  SELECT {pid},\n\t       {turn}\n\tFROM t\n"));
+            text.push_str(&format!(
+                "{time} STATEMENT:  SELECT {pid},\n\t       {turn}\n\tFROM t\n"
+            ));
         }
         // Half a record now, the rest after the next kill.
         let cut = text.len() * 2 / 3;
@@ -326,7 +331,14 @@ fn zone_source_and_format_may_change_while_rows_are_uncommitted() {
         let mut text = Vec::new();
         for _ in 0..lines {
             next += 1;
-            writeln!(text, "Nov 22 06:{:02}:{:02} web1 probe[7]: ln{next:08}x {}", next / 60 % 60, next % 60, "z".repeat(150)).unwrap();
+            writeln!(
+                text,
+                "Nov 22 06:{:02}:{:02} web1 probe[7]: ln{next:08}x {}",
+                next / 60 % 60,
+                next % 60,
+                "z".repeat(150)
+            )
+            .unwrap();
             expected.must.insert(next);
         }
         file.write_all(&text).unwrap();
@@ -354,7 +366,9 @@ fn zone_source_and_format_may_change_while_rows_are_uncommitted() {
         let mut daemon_said = daemon.said().len();
         let pid = daemon.pid().unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-        within(PATIENCE, || std::mem::replace(&mut daemon_said, daemon.said().len()) != daemon_said);
+        within(PATIENCE, || {
+            std::mem::replace(&mut daemon_said, daemon.said().len()) != daemon_said
+        });
         write(500, &mut expected);
     }
     eventually("the rest is read", || expected.all_in(&site.rows()));
@@ -366,10 +380,11 @@ fn zone_source_and_format_may_change_while_rows_are_uncommitted() {
 
 /// An environment in which a program sees another time.
 fn at(time: &str, file: &Path) -> Option<Vec<(&'static str, String)>> {
-    let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
-        .map(|dir| format!("{dir}/faketime/libfaketimeMT.so.1"))
-        .into_iter()
-        .find(|path| Path::new(path).exists())?;
+    let library =
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"]
+            .map(|dir| format!("{dir}/faketime/libfaketimeMT.so.1"))
+            .into_iter()
+            .find(|path| Path::new(path).exists())?;
     fs::write(file, time).unwrap();
     Some(vec![
         ("LD_PRELOAD", library),

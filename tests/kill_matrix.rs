@@ -16,7 +16,13 @@ use support::site::{Files, Site, told};
 use support::{PATIENCE, can_trace, cassandra, seed, skip};
 
 /// Runs `rounds` rounds, a few at once, and tells what was found.
-fn matrix(name: &str, rounds: usize, at_once: usize, trace: bool, site: impl Fn(usize) -> Site + Sync) {
+fn matrix(
+    name: &str,
+    rounds: usize,
+    at_once: usize,
+    trace: bool,
+    site: impl Fn(usize) -> Site + Sync,
+) {
     let seed = seed();
     let began = Instant::now();
     let next = AtomicUsize::new(0);
@@ -132,9 +138,8 @@ fn audit_notices(site: &Site, what: &str) {
 fn a_row_that_is_taken_away_is_noticed() {
     let (site, ledger) = settled();
     let (database, table) = rows_of(&site);
-    let taken = database
-        .execute(&format!("DELETE FROM {table} WHERE (offset_bytes % 7) = 3"), [])
-        .unwrap();
+    let taken =
+        database.execute(&format!("DELETE FROM {table} WHERE (offset_bytes % 7) = 3"), []).unwrap();
     assert!(taken > 0);
     drop(database);
     assert!(ledger.expected.compare(&site.rows()).is_err(), "the ledger must notice");

@@ -399,7 +399,8 @@ fn compress(plain: &Path, kind: Rotation) {
     let (ending, packed) = match kind {
         Rotation::Zstd => ("zst", zstd::encode_all(&bytes[..], 3).unwrap()),
         _ => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&bytes).unwrap();
             ("gz", encoder.finish().unwrap())
         }

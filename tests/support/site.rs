@@ -220,7 +220,9 @@ impl Site {
     pub fn rows(&self) -> Rows {
         match &self.kind {
             Kind::Sqlite => rows::of_sqlite(&self.store_dir()),
-            Kind::Cassandra { .. } => rows::of_json(&self.run(&["logs", "-o", "json", "-n", "all"])),
+            Kind::Cassandra { .. } => {
+                rows::of_json(&self.run(&["logs", "-o", "json", "-n", "all"]))
+            }
         }
     }
 
@@ -284,7 +286,8 @@ impl Daemon {
     /// The daemon's own process, also when it was started through another program.
     pub fn pid(&self) -> Option<Pid> {
         let own = self.child.id();
-        let itself = fs::read_link(format!("/proc/{own}/exe")).is_ok_and(|exe| exe == Path::new(BINARY));
+        let itself =
+            fs::read_link(format!("/proc/{own}/exe")).is_ok_and(|exe| exe == Path::new(BINARY));
         if itself || !self.through {
             return Pid::from_raw(i32::try_from(own).ok()?);
         }
