@@ -100,9 +100,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 fn code_of_state(error: &StateError) -> u8 {
     match error {
         StateError::Lock(lock) if lock.is_held() => TRY_LATER,
-        StateError::Lock(_) | StateError::Directory { .. } | StateError::ReadOnly { .. } => {
-            PERMISSION
-        }
+        StateError::Lock(_) | StateError::Directory { .. } | StateError::ReadOnly { .. } => PERMISSION,
         StateError::Newer { .. } => CONFIGURATION,
         StateError::Full { .. } | StateError::Damaged { .. } | StateError::Io { .. } => IO,
     }

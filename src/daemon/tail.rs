@@ -95,8 +95,14 @@ pub fn start(tailing: Tailing, handle: Arc<TailHandle>) -> std::io::Result<JoinH
     thread::Builder::new().name("tailer".to_owned()).spawn(move || {
         // set once: the thread begins once
         let _ = handle.thread.set(thread::current());
-        Shift { tailing, handle, began: Instant::now(), looked: None, sources: BTreeMap::new() }
-            .run();
+        Shift {
+            tailing,
+            handle,
+            began: Instant::now(),
+            looked: None,
+            sources: BTreeMap::new(),
+        }
+        .run();
     })
 }
 
