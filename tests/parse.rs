@@ -3,6 +3,8 @@
 //! Adding a case is adding files: `NAME.log`, `NAME.json` with one expected object a line, and, where
 //! the case needs them, `NAME.args` with one further argument a line.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! What holds for every format and every text: no panic, unique keys, UTF-8, and no text lost.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
