@@ -74,14 +74,14 @@ fn measure(name: &str, format: Format, options: &[(&str, &str)], line: impl Fn(u
     let mut best = 0.0_f64;
     for _ in 0..ROUNDS {
         let (begin, mut count) = (cpu_time(), 0_u32);
-        while cpu_time() - begin < ROUND {
+        while cpu_time().saturating_sub(begin) < ROUND {
             for line in &lines {
                 parser.parse(line.as_bytes(), &mut clock, &mut record);
                 assert!(black_box(&record).parsed, "not understood: {line}");
                 count += 1;
             }
         }
-        best = best.max(f64::from(count) / (cpu_time() - begin).as_secs_f64());
+        best = best.max(f64::from(count) / cpu_time().saturating_sub(begin).as_secs_f64());
     }
     println!(
         "{:<14} {name:<12} {:>4} bytes a line {:>6.2} M lines/s",
