@@ -63,7 +63,8 @@ pub fn run(args: &Args, path: &Path, mut output: impl Write) -> anyhow::Result<E
             } else if args.repair {
                 let store = open::writer(&config.store)?;
                 store.check().await?;
-                let written = audit::repair(&audited, &wanted, &Arc::clone(&store), wall_us()).await?;
+                let written =
+                    audit::repair(&audited, &wanted, &Arc::clone(&store), wall_us()).await?;
                 store.close().await?;
                 repaired = Some(written);
             }
@@ -106,7 +107,11 @@ fn show(
     }
     for receipt in &report.receipts {
         let (path, cause) = (receipt.path.display(), receipt.cause.name());
-        writeln!(output, "lost {path}: {cause} from byte {}: {}", receipt.start_bytes, receipt.detail)?;
+        writeln!(
+            output,
+            "lost {path}: {cause} from byte {}: {}",
+            receipt.start_bytes, receipt.detail
+        )?;
     }
     if report.stray_rows > 0 {
         writeln!(output, "{} rows belong to no origin that the store knows", report.stray_rows)?;
@@ -163,7 +168,9 @@ fn words(fault: &Fault) -> String {
         }
         Fault::Counts { start_bytes, detail } => format!("span at {start_bytes}: {detail}"),
         Fault::Missing { start_bytes, end_bytes, rows } => {
-            format!("missing: {rows} rows of bytes {start_bytes} to {end_bytes}; --repair reads them again")
+            format!(
+                "missing: {rows} rows of bytes {start_bytes} to {end_bytes}; --repair reads them again"
+            )
         }
         Fault::Excess { start_bytes, end_bytes, rows } => {
             format!("excess: {rows} rows too many in bytes {start_bytes} to {end_bytes}")

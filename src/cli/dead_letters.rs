@@ -91,9 +91,15 @@ pub fn run(args: &Args, path: &Path, mut output: impl Write) -> anyhow::Result<E
         for letter in chosen {
             match &args.action {
                 Action::Ls { .. } => {}
-                Action::Show { .. } => writeln!(output, "{}", serde_json::to_string_pretty(letter)?)?,
-                Action::Retry { dry_run: true, .. } => writeln!(output, "{} would be written again", id(letter))?,
-                Action::Drop { dry_run: true, .. } => writeln!(output, "{} would be given up", id(letter))?,
+                Action::Show { .. } => {
+                    writeln!(output, "{}", serde_json::to_string_pretty(letter)?)?
+                }
+                Action::Retry { dry_run: true, .. } => {
+                    writeln!(output, "{} would be written again", id(letter))?
+                }
+                Action::Drop { dry_run: true, .. } => {
+                    writeln!(output, "{} would be given up", id(letter))?
+                }
                 Action::Retry { .. } => {
                     let store = open::writer(&config.store)?;
                     store.check().await?;
@@ -124,8 +130,16 @@ fn list(letters: &[DeadLetter], json: bool, output: &mut impl Write) -> anyhow::
         if json {
             writeln!(output, "{}", serde_json::to_string(letter)?)?;
         } else {
-            let head: String = letter.message.chars().filter(|c| !c.is_control()).take(60).collect();
-            writeln!(output, "{:<32} {} {}: {head} ({})", id(letter), letter.source, letter.level, letter.reason)?;
+            let head: String =
+                letter.message.chars().filter(|c| !c.is_control()).take(60).collect();
+            writeln!(
+                output,
+                "{:<32} {} {}: {head} ({})",
+                id(letter),
+                letter.source,
+                letter.level,
+                letter.reason
+            )?;
         }
     }
     Ok(ExitCode::from(if letters.is_empty() { exit::NOT_CLEAN } else { exit::DONE }))

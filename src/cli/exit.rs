@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::config::LoadError;
 use crate::daemon::DaemonError;
 use crate::daemon::control::ControlError;
+use crate::durable::LockError;
 use crate::state::StateError;
 use crate::stores::StoreError;
 
@@ -99,8 +100,10 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 fn code_of_state(error: &StateError) -> u8 {
     match error {
-        StateError::Lock(lock) if lock.is_held() => TRY_LATER,
-        StateError::Lock(_) | StateError::Directory { .. } | StateError::ReadOnly { .. } => PERMISSION,
+        StateError::Lock(LockError::Held { .. }) => TRY_LATER,
+        StateError::Lock(_) | StateError::Directory { .. } | StateError::ReadOnly { .. } => {
+            PERMISSION
+        }
         StateError::Newer { .. } => CONFIGURATION,
         StateError::Full { .. } | StateError::Damaged { .. } | StateError::Io { .. } => IO,
     }

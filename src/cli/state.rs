@@ -113,7 +113,12 @@ fn rebuild(config: &Config, dry_run: bool, mut output: impl Write) -> anyhow::Re
         store.check().await?;
         let stored = store.origins(Some(state.machine())).await?;
         if dry_run {
-            writeln!(output, "the store knows {} origins of machine {}; nothing was changed", stored.len(), state.machine())?;
+            writeln!(
+                output,
+                "the store knows {} origins of machine {}; nothing was changed",
+                stored.len(),
+                state.machine()
+            )?;
         } else {
             let new = tokio::task::block_in_place(|| state.rebuild(&stored))?;
             writeln!(output, "{new} of {} origins were new to this state", stored.len())?;

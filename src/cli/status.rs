@@ -52,7 +52,11 @@ pub fn run(args: &Args, path: &Path, mut output: impl Write) -> anyhow::Result<E
 
 fn show(status: &Status, now_ms: i64, output: &mut impl Write) -> std::io::Result<()> {
     let up = ago(now_ms - status.started_ms);
-    writeln!(output, "bitacora {} on {}, pid {}, up {up}", status.version, status.host, status.pid)?;
+    writeln!(
+        output,
+        "bitacora {} on {}, pid {}, up {up}",
+        status.version, status.host, status.pid
+    )?;
     let store = match (&status.store.problem, status.store.up) {
         (_, true) => "takes rows".to_owned(),
         (Some(problem), false) => format!("does not take rows: {problem}"),
@@ -100,7 +104,10 @@ fn line(source: &SourceStatus, output: &mut impl Write) -> std::io::Result<()> {
     }
     if source.unaccounted_bytes > 0 {
         let bytes = source.unaccounted_bytes;
-        writeln!(output, "  {bytes} bytes are unaccounted for: a fault in bitacora, please report it")?;
+        writeln!(
+            output,
+            "  {bytes} bytes are unaccounted for: a fault in bitacora, please report it"
+        )?;
     }
     for waiting in &source.waiting {
         writeln!(output, "  {waiting}")?;

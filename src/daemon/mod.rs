@@ -59,7 +59,9 @@ pub enum DaemonError {
     #[error(transparent)]
     Tail(#[from] crate::sources::file::TailStateError),
     /// The http address.
-    #[error("cannot listen on {address} for /metrics ({source}); set daemon.http to a free address or to \"\"")]
+    #[error(
+        "cannot listen on {address} for /metrics ({source}); set daemon.http to a free address or to \"\""
+    )]
     Http {
         /// The address.
         address: SocketAddr,
@@ -116,7 +118,9 @@ fn say_state(state: &State) {
         tracing::error!("{recovered}");
     }
     if let Some(other) = state.cloned_from() {
-        tracing::warn!("the state is of machine {other}: this is a clone, and goes on under origins of its own");
+        tracing::warn!(
+            "the state is of machine {other}: this is a clone, and goes on under origins of its own"
+        );
     }
 }
 
@@ -126,15 +130,15 @@ async fn live(
     wishes: mpsc::Receiver<Wish>,
     reload: Reload,
 ) -> Result<(), DaemonError> {
-    let metrics = crate::metrics::handle().map_err(|error| DaemonError::Metrics(error.to_string()))?;
+    let metrics =
+        crate::metrics::handle().map_err(|error| DaemonError::Metrics(error.to_string()))?;
     let store = open::writer(&config.store)?;
     let names: Vec<String> = config.files.iter().map(|files| files.source.clone()).collect();
     let health = Arc::new(Health::new(config.daemon.host.clone(), store.name(), &names));
     let last = CancellationToken::new();
     if let Some(address) = config.daemon.http {
-        let listener = http::bind(address)
-            .await
-            .map_err(|source| DaemonError::Http { address, source })?;
+        let listener =
+            http::bind(address).await.map_err(|source| DaemonError::Http { address, source })?;
         tokio::spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), last.clone()));
     }
     let (questions, asked) = mpsc::channel(8);

@@ -161,7 +161,10 @@ impl Pipeline {
         if !delivered {
             match deliver.await {
                 Ok(Ok(left)) if left.rows > 0 => {
-                    tracing::warn!(rows = left.rows, "the store did not take these rows in time; they are read again");
+                    tracing::warn!(
+                        rows = left.rows,
+                        "the store did not take these rows in time; they are read again"
+                    );
                 }
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::error!("{error}"),

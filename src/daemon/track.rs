@@ -272,7 +272,8 @@ impl Desk {
                 self.finished.remove(&done.origin);
             }
         }
-        let ends = committed.iter().map(|done| (done.origin, done.end_bytes, done.marker)).collect();
+        let ends =
+            committed.iter().map(|done| (done.origin, done.end_bytes, done.marker)).collect();
         self.tracking.tail.tell(Command::Committed(ends));
     }
 

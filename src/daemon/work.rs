@@ -64,7 +64,11 @@ pub struct Outlets {
 /// # Errors
 ///
 /// The thread cannot be started.
-pub fn start(index: usize, worker: Worker, outlets: Outlets) -> std::io::Result<(Desk, JoinHandle<()>)> {
+pub fn start(
+    index: usize,
+    worker: Worker,
+    outlets: Outlets,
+) -> std::io::Result<(Desk, JoinHandle<()>)> {
     let (inputs, receiver) = sync_channel(INPUTS_WAITING_MAX);
     let waiting = Arc::new(AtomicUsize::new(0));
     let desk = Desk { inputs, waiting: Arc::clone(&waiting) };
