@@ -10,6 +10,7 @@ pub mod check;
 pub mod completions;
 pub mod exit;
 pub mod man;
+pub mod schema;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -66,7 +67,7 @@ pub enum Command {
     /// Look at the state of this machine, or rebuild it from the store
     State,
     /// Make and check the tables of the store
-    Schema,
+    Schema(schema::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters,
     /// Print the completion script of a shell
@@ -89,6 +90,7 @@ impl Cli {
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),
+            Command::Schema(args) => schema::run(args, &self.config, output),
             other => anyhow::bail!("{other:?} is not part of this build"),
         }
     }

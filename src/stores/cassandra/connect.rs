@@ -55,7 +55,7 @@ pub async fn session(config: &Cassandra) -> Result<Session, StoreError> {
         .fetch_full_schema_metadata(false)
         // LZ4 frames double the client's CPU and gain nothing on a local network.
         .compression(None)
-        .schema_agreement_timeout(Duration::from_secs(60));
+        .schema_agreement_timeout(Duration::from_mins(1));
     if let Some(user) = &config.username {
         builder = builder.user(user, password(config.password_file.as_deref())?);
     }
@@ -74,8 +74,7 @@ pub async fn session(config: &Cassandra) -> Result<Session, StoreError> {
 fn datacenter(session: &Session, wanted: &str) -> Result<(), StoreError> {
     let cluster = session.get_cluster_state();
     let nodes = cluster.get_nodes_info();
-    let mut found: Vec<&str> =
-        nodes.iter().filter_map(|node| node.datacenter.as_deref()).collect();
+    let mut found: Vec<&str> = nodes.iter().filter_map(|node| node.datacenter.as_deref()).collect();
     if found.contains(&wanted) {
         return Ok(());
     }
@@ -111,7 +110,9 @@ pub(super) fn consistency(word: &str) -> Result<Consistency, StoreError> {
 fn keyspace(name: &str) -> Result<(), StoreError> {
     let fits = !name.is_empty()
         && name.len() <= 48
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     if fits {
         return Ok(());

@@ -4,6 +4,8 @@
 //! waits: a missing table, a lost permission and a full disk are outages, whatever the server
 //! calls them.
 
+#![allow(clippy::needless_pass_by_value, reason = "these are given to map_err")]
+
 use std::time::Duration;
 
 use scylla::errors::{
@@ -85,9 +87,11 @@ fn pool(error: &ConnectionPoolError) -> StoreError {
         return unreachable(last_connection_error);
     };
     match &setup.error {
-        ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, text) => outage(
-            format!("the login was refused: {text}; check store.cassandra.username and password_file"),
-        ),
+        ConnectionSetupRequestErrorKind::DbError(DbError::AuthenticationError, text) => {
+            outage(format!(
+                "the login was refused: {text}; check store.cassandra.username and password_file"
+            ))
+        }
         ConnectionSetupRequestErrorKind::MissingAuthentication => outage(
             "the cluster asks for a user and a password; set store.cassandra.username and password_file",
         ),

@@ -87,8 +87,7 @@ struct LetterRow {
     refused: Option<CqlTimestamp>,
 }
 
-type WatermarkRow =
-    (String, String, Option<CqlTimestamp>, Option<CqlTimestamp>, Option<i64>);
+type WatermarkRow = (String, String, Option<CqlTimestamp>, Option<CqlTimestamp>, Option<i64>);
 
 fn cause_of(name: &str) -> Cause {
     [Cause::Truncated, Cause::Deleted, Cause::CutBack, Cause::Spool]

@@ -33,9 +33,9 @@ mod layout;
 mod marks;
 mod origins;
 mod read;
+pub mod report;
 mod rows;
 mod scan;
-pub mod report;
 pub mod schema;
 mod spans;
 mod stored;
@@ -236,7 +236,8 @@ impl CassandraStore {
                 let now = self.now_ms();
                 // The oldest time stands.
                 let troubled = self.troubled_ms.load(Ordering::Relaxed);
-                self.troubled_ms.store(if troubled == 0 { now } else { troubled }, Ordering::Relaxed);
+                self.troubled_ms
+                    .store(if troubled == 0 { now } else { troubled }, Ordering::Relaxed);
             }
             // The statements are prepared anew, and the schema is looked at again.
             Err(StoreError::Schema { .. } | StoreError::Newer { .. }) => self.link.store(None),
@@ -387,10 +388,8 @@ impl Store for CassandraStore {
 
 /// Prepares a statement that may be repeated.
 async fn prepare(session: &Session, text: String) -> Result<PreparedStatement, StoreError> {
-    let mut statement = session
-        .prepare(Statement::new(text))
-        .await
-        .map_err(|error| fault::prepare(&error))?;
+    let mut statement =
+        session.prepare(Statement::new(text)).await.map_err(|error| fault::prepare(&error))?;
     statement.set_is_idempotent(true);
     statement.set_use_cached_result_metadata(true);
     Ok(statement)

@@ -193,10 +193,8 @@ impl ContextValues {
 
 impl From<ContextRow> for Context {
     fn from(row: ContextRow) -> Self {
-        let options: BTreeMap<String, String> = row
-            .options
-            .and_then(|options| serde_json::from_str(&options).ok())
-            .unwrap_or_default();
+        let options: BTreeMap<String, String> =
+            row.options.and_then(|options| serde_json::from_str(&options).ok()).unwrap_or_default();
         let table = row.table_name.as_deref().and_then(Table::from_word);
         Self {
             origin: row.origin,
@@ -286,9 +284,7 @@ pub(super) async fn all(
     let start = PagingState::start();
     let statements = &link.origins;
     let mut rows: Vec<OriginRow> = match machine {
-        Some(machine) => {
-            all_rows(&link.session, &statements.of_machine, (machine,), start).await?
-        }
+        Some(machine) => all_rows(&link.session, &statements.of_machine, (machine,), start).await?,
         None => all_rows(&link.session, &statements.of_all, (), start).await?,
     };
     rows.sort_unstable_by_key(|row| row.origin);

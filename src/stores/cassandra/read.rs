@@ -75,7 +75,9 @@ impl Statements {
             .await?,
             stats: prepare_read(
                 session,
-                format!("SELECT source, origin, host, counts {stats} WHERE log_date = ? AND hour = ?"),
+                format!(
+                    "SELECT source, origin, host, counts {stats} WHERE log_date = ? AND hour = ?"
+                ),
             )
             .await?,
         })
@@ -208,9 +210,8 @@ impl CassandraStore {
             return Ok(Vec::new());
         }
         let hours = self.hours(&link).await?;
-        let wanted = hours.iter().flat_map(|(&day, hours)| {
-            hours.iter().map(move |&hour| (day, hour))
-        });
+        let wanted =
+            hours.iter().flat_map(|(&day, hours)| hours.iter().map(move |&hour| (day, hour)));
         let jobs = wanted
             .map(|(day, hour)| (day, hour, (i64::from(day) * 24 + i64::from(hour)) * 60))
             .filter(|(_, _, minute)| *minute <= last && minute + 59 >= first)
@@ -325,7 +326,7 @@ impl LogReader for CassandraStore {
         Box::pin(async move { self.note(self.read_rows(query).await) })
     }
 
-    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>> {
+    fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         Box::pin(async move { self.note(self.read_counts(since_ms, until_ms).await) })
     }
 
@@ -333,9 +334,8 @@ impl LogReader for CassandraStore {
         Box::pin(async move {
             let link = self.link().await?;
             let hours = self.hours(&link).await?;
-            let jobs = hours.iter().flat_map(|(&day, hours)| {
-                hours.iter().map(move |&hour| (day, hour))
-            });
+            let jobs =
+                hours.iter().flat_map(|(&day, hours)| hours.iter().map(move |&hour| (day, hour)));
             let jobs: Vec<_> =
                 jobs.map(|(day, hour)| names_of_hour(Arc::clone(&link), day, hour)).collect();
             let mut sources = BTreeSet::new();

@@ -148,7 +148,7 @@ pub(super) struct CellsIter<'a> {
     next: usize,
 }
 
-impl<'bv> BatchValuesIterator<'bv> for CellsIter<'_> {
+impl BatchValuesIterator<'_> for CellsIter<'_> {
     fn serialize_next(
         &mut self,
         _: &RowSerializationContext<'_>,
@@ -224,13 +224,11 @@ fn cell(writer: &mut RowWriter, value: &[u8]) -> Result<(), SerializationError> 
 
 /// An absent column is unset: a null would be a tombstone.
 fn optional(writer: &mut RowWriter, value: Option<&[u8]>) -> Result<(), SerializationError> {
-    match value {
-        Some(value) => cell(writer, value),
-        None => {
-            writer.make_cell_writer().set_unset();
-            Ok(())
-        }
-    }
+    let Some(value) = value else {
+        writer.make_cell_writer().set_unset();
+        return Ok(());
+    };
+    cell(writer, value)
 }
 
 #[cfg(test)]

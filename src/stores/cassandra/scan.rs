@@ -142,7 +142,8 @@ impl<'a> Scan<'a> {
 
     pub(super) async fn run(mut self) -> Result<Page, StoreError> {
         let hours = self.store.hours(self.link).await?;
-        let (first, last) = (day_of(self.above.timestamp_ms.saturating_add(1)), day_of(self.below.timestamp_ms));
+        let (first, last) =
+            (day_of(self.above.timestamp_ms.saturating_add(1)), day_of(self.below.timestamp_ms));
         self.days = hours.keys().copied().filter(|day| (first..=last).contains(day)).collect();
         if self.below.timestamp_ms == i64::MAX {
             self.days = hours.keys().copied().filter(|day| *day >= first).collect();
@@ -300,7 +301,8 @@ impl<'a> Scan<'a> {
 
     fn ask(&self, part: &Part, wanted: usize) -> Ask {
         let statements = self.link.reads.of(part.table);
-        let statement = if self.query.newest_first { &statements.newest } else { &statements.oldest };
+        let statement =
+            if self.query.newest_first { &statements.newest } else { &statements.oldest };
         let mut statement = statement.clone();
         let rows = if filtered(self.query, part.bucket % CLASSES) {
             PAGE_ROWS_MAX

@@ -13,12 +13,13 @@ use super::origins::unset;
 use super::rows::cql_date;
 use super::{all_rows, at_once, for_each, prepare};
 use crate::key::Table;
-use crate::ledger::{Marker, MinuteCounts, OriginId, Reasons, Span};
+use crate::ledger::{Carried, Marker, MinuteCounts, OriginId, Reasons, Span};
 use crate::record::Level;
 use crate::stores::StoreError;
 
 const COLUMNS: &str = "origin, start_bytes, end_bytes, rows, lines, reasons, minutes, running, \
-     crc, marker, markers, first_write, last_write, ttl_seconds, closed, table_name, source";
+     crc, marker, markers, first_write, last_write, ttl_seconds, closed, carried, \
+     table_name, source";
 
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
@@ -38,6 +39,7 @@ struct SpanValues {
     last_write: CqlTimestamp,
     ttl_seconds: MaybeUnset<i64>,
     closed: bool,
+    carried: String,
     table_name: &'static str,
     source: String,
     stamp: i64,
@@ -61,6 +63,7 @@ struct SpanRow {
     last_write: Option<CqlTimestamp>,
     ttl_seconds: Option<i64>,
     closed: Option<bool>,
+    carried: Option<String>,
     table_name: Option<String>,
     source: Option<String>,
 }
@@ -149,6 +152,7 @@ impl SpanValues {
             last_write: CqlTimestamp(span.last_write_ms),
             ttl_seconds: unset(span.ttl_s),
             closed: span.closed,
+            carried: serde_json::to_string(&span.carried).unwrap_or_default(),
             table_name: span.table.name(),
             source: span.source.clone(),
             stamp,
@@ -161,6 +165,8 @@ impl From<SpanRow> for Span {
         let unsigned = |value: Option<i64>| value.unwrap_or(0).cast_unsigned();
         let markers: Vec<Marker> =
             row.markers.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let carried: Vec<Carried> =
+            row.carried.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         let reasons: Reasons =
             row.reasons.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         let table = row.table_name.as_deref().and_then(Table::from_word);
@@ -180,6 +186,7 @@ impl From<SpanRow> for Span {
             last_write_ms: row.last_write.map_or(0, |time| time.0),
             ttl_s: row.ttl_seconds,
             closed: row.closed.unwrap_or(false),
+            carried,
             table: table.unwrap_or(Table::Infrastructure),
             source: row.source.unwrap_or_default(),
         }
@@ -202,7 +209,7 @@ impl Statements {
                 session,
                 format!(
                     "INSERT INTO {keyspace}.spans ({COLUMNS}) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
                 ),
             )
             .await?,
@@ -300,11 +307,8 @@ mod tests {
         let hours = hours(&minutes());
         assert_eq!(hours.keys().copied().collect::<Vec<_>>(), [0, 1]);
         assert_eq!(hours[&1], r#"{"ERROR":[0,0,1],"INFO":[5]}"#);
-        let total: u64 = hours
-            .values()
-            .flat_map(|text| counts_of(text))
-            .flat_map(|(_, counts)| counts)
-            .sum();
+        let total: u64 =
+            hours.values().flat_map(|text| counts_of(text)).flat_map(|(_, counts)| counts).sum();
         assert_eq!(total, 9);
     }
 }
