@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use bitacora::batch::{Batch, Row};
 use bitacora::config::Cassandra;
-use bitacora::key::{Layout, Partition, RowKey, Table, day_of};
+use bitacora::key::{DAY_MS, Layout, Partition, RowKey, Table, day_of};
+use bitacora::ledger::{Reasons, Span};
 use bitacora::record::Level;
-use bitacora::stores::Store;
 use bitacora::stores::cassandra::{CassandraStore, open_session, schema};
+use bitacora::stores::{LogReader, Store};
 use scylla::SerializeRow;
 use scylla::client::session::Session;
 use scylla::statement::batch::{Batch as Request, BatchType};
@@ -76,10 +77,7 @@ fn batches(count: usize, round: i64) -> Vec<Batch> {
                  \"http_user_agent\":\"Mozilla/5.0 (X11; Linux x86_64) Firefox/{}\"}}",
                 random(256),
                 random(256),
-                ["200", "200", "304", "404"]
-                    .iter()
-                    .nth(usize::try_from(random(4)).unwrap())
-                    .unwrap(),
+                ["200", "200", "304", "404"][usize::try_from(random(4)).unwrap()],
                 random(90_000),
                 100 + random(30)
             );
@@ -250,6 +248,59 @@ async fn measure(config: &Cassandra, count: usize, at_once: usize) {
     );
 }
 
+/// How long it takes to count a day of 100 hosts, a span of each in every hour.
+async fn measure_counts(config: &Cassandra) {
+    const HOSTS: i64 = 100;
+    let writer = CassandraStore::new(config.clone());
+    let hour_of = |origin: i64, hour: i64| {
+        let first = DAY_START / 60_000 + hour * 60;
+        let levels = [Level::Info, Level::Warning, Level::Error];
+        let minutes = (first..first + 60)
+            .flat_map(|minute| levels.map(|level| ((minute, level), 1000)))
+            .collect();
+        Span {
+            origin,
+            start_bytes: hour.cast_unsigned() * 1000,
+            end_bytes: hour.cast_unsigned() * 1000 + 1000,
+            rows: 180_000,
+            lines: 180_000,
+            reasons: Reasons::default(),
+            minutes,
+            running_ms: None,
+            crc: 0,
+            marker: 0,
+            markers: Vec::new(),
+            first_write_ms: DAY_START,
+            last_write_ms: DAY_START,
+            ttl_s: None,
+            closed: true,
+            carried: Vec::new(),
+            table: Table::Infrastructure,
+            source: "nginx/access".to_owned(),
+        }
+    };
+    for host in 0..HOSTS {
+        // The statistics take the host of the batch that was written last.
+        let mut batch = batches(1, host + 1000).remove(0);
+        batch.host = Arc::from(format!("web{host}"));
+        batch.rows.truncate(1);
+        writer.write(Arc::new(batch)).await.unwrap();
+        let spans: Vec<Span> = (0..24).map(|hour| hour_of(host, hour)).collect();
+        writer.put_spans(&spans, 1).await.unwrap();
+    }
+    let reader = CassandraStore::new(config.clone());
+    for _ in 0..5 {
+        let start = Instant::now();
+        let counts = reader.counts(DAY_START, DAY_START + DAY_MS).await.unwrap();
+        let total: u64 = counts.iter().map(|(_, count)| count).sum();
+        println!(
+            "a day of {HOSTS} hosts: {total} rows in {} sums, counted in {:?} (at most 200 ms)",
+            counts.len(),
+            start.elapsed()
+        );
+    }
+}
+
 fn main() {
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
     let count = numbers.first().copied().unwrap_or(200);
@@ -264,6 +315,7 @@ fn main() {
         let config = node.config(&node::keyspace());
         schema::apply(&config, "bench", DAY_START).await.unwrap();
         measure(&config, count, at_once).await;
+        measure_counts(&config).await;
     });
     node.stop();
 }

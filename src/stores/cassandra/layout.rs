@@ -7,7 +7,7 @@ use scylla::response::PagingState;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDate;
 
-use super::{all_rows, prepare};
+use super::ask::{all_rows, prepare};
 use crate::key::{Layout, Table};
 use crate::stores::StoreError;
 

@@ -11,7 +11,8 @@ use scylla::serialize::writers::RowWriter;
 use scylla::statement::batch::{Batch as Request, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
-use super::{fault, prepare};
+use super::ask::prepare;
+use super::fault;
 use crate::batch::{ApplicationColumns, Batch, Row};
 use crate::key::Table;
 use crate::stores::StoreError;
