@@ -15,6 +15,7 @@ pub mod man;
 pub mod parse;
 pub mod reload;
 pub mod run;
+pub mod schema;
 pub mod state;
 pub mod status;
 pub mod store;
@@ -81,7 +82,7 @@ pub enum Command {
     /// Look at the state of this machine, or rebuild it from the store
     State(state::Args),
     /// Make and check the tables of the store
-    Schema,
+    Schema(schema::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters(dead_letters::Args),
     /// Print the completion script of a shell
@@ -111,6 +112,7 @@ impl Cli {
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),
             Command::Parse(args) => parse::run(args, args.open()?, output),
+            Command::Schema(args) => schema::run(args, &self.config, output),
             other => anyhow::bail!("{other:?} is not part of this build"),
         }
     }
