@@ -6,6 +6,7 @@
 //! leaving WAL mode.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
@@ -13,7 +14,7 @@ use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::day::{GRAVE, uuid_text};
 use super::{NAME, facts, files, index};
-use crate::key::{RowKey, Table, day_of};
+use crate::key::{DAY_MS, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::record::Level;
 use crate::stores::{
@@ -68,7 +69,10 @@ impl SqliteReader {
         }
         let mut days = self.days()?;
         let (since, until) = bounds(query);
-        days.retain(|day| (day_of(since)..=day_of(until.saturating_sub(1))).contains(day));
+        days.retain(|day| {
+            let start = i64::from(*day) * DAY_MS;
+            start < until && start + DAY_MS > since
+        });
         if query.newest_first {
             days.reverse();
         }
@@ -120,6 +124,13 @@ fn bounds(query: &RowQuery) -> (i64, i64) {
     (since, until)
 }
 
+/// Text of one page: a page may end early, because rows may be long.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
+fn text_bytes(row: &StoredRow) -> usize {
+    row.message.len() + row.metadata.len()
+}
+
 /// Adds the rows of one day to the page; answers whether the page is full.
 fn read_day(connection: &Connection, query: &RowQuery, page: &mut Page) -> Sql<bool> {
     // all runs of the merge see one moment
@@ -136,22 +147,31 @@ fn read_day(connection: &Connection, query: &RowQuery, page: &mut Page) -> Sql<b
             query.sources.clone()
         };
         for source in sources {
-            runs.push((table, statement(&moment, table, &source, query)?));
+            let parts = parts(query)
+                .into_iter()
+                .map(|part| statement(&moment, table, &source, query, &part))
+                .collect::<Sql<Vec<_>>>()?;
+            runs.push((table, parts));
         }
     }
     let mut merge: Vec<Run<'_>> = Vec::new();
-    for (table, statement) in &mut runs {
-        let mut run = Run { table: *table, rows: statement.raw_query(), head: None };
+    for (table, parts) in &mut runs {
+        let parts = parts.iter_mut().map(Statement::raw_query).collect();
+        let mut run = Run { table: *table, parts, head: None };
         if run.advance()? {
             merge.push(run);
         }
     }
+    let mut bytes: usize = page.rows.iter().map(text_bytes).sum();
     while let Some(at) = first_run(&merge, query.newest_first) {
-        if page.rows.len() >= query.limit {
+        if page.rows.len() >= query.limit || bytes >= PAGE_BYTES_MAX {
             return Ok(true);
         }
         let Some(run) = merge.get_mut(at) else { break };
-        page.rows.extend(run.head.take());
+        if let Some(row) = run.head.take() {
+            bytes += text_bytes(&row);
+            page.rows.push(row);
+        }
         if !run.advance()? {
             merge.swap_remove(at);
         }
@@ -159,16 +179,23 @@ fn read_day(connection: &Connection, query: &RowQuery, page: &mut Page) -> Sql<b
     Ok(false)
 }
 
-/// One ordered run of the merge: a source of a table.
+/// One ordered run of the merge: a source of a table, in parts that follow each other.
 struct Run<'a> {
     table: Table,
-    rows: Rows<'a>,
+    parts: VecDeque<Rows<'a>>,
     head: Option<StoredRow>,
 }
 
 impl Run<'_> {
     fn advance(&mut self) -> Sql<bool> {
-        self.head = self.rows.next()?.map(|row| stored_row(self.table, row)).transpose()?;
+        self.head = None;
+        while let Some(part) = self.parts.front_mut() {
+            if let Some(row) = part.next()? {
+                self.head = Some(stored_row(self.table, row)?);
+                break;
+            }
+            self.parts.pop_front();
+        }
         Ok(self.head.is_some())
     }
 }
@@ -209,6 +236,26 @@ fn sources_of(connection: &Connection, table: Table) -> Sql<Vec<String>> {
 const APPLICATION: [&str; 6] =
     ["logger", "request_id", "user_id", "session_id", "traceback", "duration_ms"];
 
+/// A condition on the key, with its values.
+type Part = (String, Vec<i64>);
+
+/// The rows after a key, in parts of which each is one range of the key's tree. (A comparison of
+/// row values would say it in one, but it is not always planned as a range.)
+pub(super) fn parts(query: &RowQuery) -> Vec<Part> {
+    let Some(RowKey { timestamp_ms, origin, offset_bytes }) = query.after else {
+        return vec![(String::new(), Vec::new())];
+    };
+    let than = if query.newest_first { '<' } else { '>' };
+    vec![
+        (
+            format!(" AND timestamp = ? AND origin = ? AND offset_bytes {than} ?"),
+            vec![timestamp_ms, origin, offset_bytes],
+        ),
+        (format!(" AND timestamp = ? AND origin {than} ?"), vec![timestamp_ms, origin]),
+        (format!(" AND timestamp {than} ?"), vec![timestamp_ms]),
+    ]
+}
+
 /// The ordered rows of one source. There is no LIMIT: a statement does no work for rows that
 /// nobody steps to.
 fn statement<'c>(
@@ -216,6 +263,7 @@ fn statement<'c>(
     table: Table,
     source: &str,
     query: &RowQuery,
+    (condition, bounds): &Part,
 ) -> Sql<Statement<'c>> {
     let columns = match table {
         Table::Infrastructure => String::new(),
@@ -235,11 +283,8 @@ fn statement<'c>(
         sql += " AND timestamp < ?";
         values.push(until.into());
     }
-    if let Some(RowKey { timestamp_ms, origin, offset_bytes }) = query.after {
-        let than = if query.newest_first { '<' } else { '>' };
-        sql += &format!(" AND (timestamp, origin, offset_bytes) {than} (?, ?, ?)");
-        values.extend([timestamp_ms.into(), origin.into(), offset_bytes.into()]);
-    }
+    sql += condition;
+    values.extend(bounds.iter().copied().map(Value::from));
     let is_grave = |level: &Level| *level >= Level::Warning;
     if !query.levels.is_empty() {
         if query.levels.iter().all(is_grave) {

@@ -226,7 +226,8 @@ impl Writer {
         }
     }
 
-    fn look_after_files(&mut self) {
+    /// Closes days that are idle, and settles those that could not be settled before.
+    pub fn look_after_files(&mut self) {
         let idle = self.options.settle_after;
         while let Some(at) = self.days.iter().position(|open| open.used.elapsed() >= idle) {
             let open = self.days.remove(at);
