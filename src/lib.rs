@@ -21,4 +21,5 @@ pub mod tracker;
 pub mod worker;
 
 // what looks at stored rows
+pub mod cli;
 pub mod query;

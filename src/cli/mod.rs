@@ -1,0 +1,4 @@
+//! The command line: words, exit codes, texts.
+
+pub mod logs;
+mod pager;
