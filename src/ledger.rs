@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::Table;
+use crate::key::{RowKey, Table};
 use crate::record::Level;
 
 /// The number of one generation of one file: random, positive, 63 bits.
@@ -220,6 +220,18 @@ pub type MinuteCounts = BTreeMap<(i64, Level), u64>;
 /// The number of one piece, unique within a run of the daemon.
 pub type PieceId = u64;
 
+/// A record that began before a boundary, was still open there, and has ended since: its row is
+/// written with all its lines, so a reader that begins at the boundary passes over them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Its thread, a `PostgreSQL` pid.
+    pub thread: u64,
+    /// Where it begins.
+    pub start: u64,
+    /// Bytes of its text before the boundary, which count for the size limit.
+    pub text_bytes: u64,
+}
+
 /// A worker's account of consecutive bytes of one origin. Pieces of an origin touch and come in
 /// order; a piece is stored once all rows that it counts are acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,6 +245,9 @@ pub struct Piece {
     /// One past the last byte: the start of the oldest record that may still grow, or the end
     /// of the last line.
     pub end_bytes: u64,
+    /// All text up to here is in rows, though records from `end_bytes` on may still grow; what
+    /// the watermark counts. Never below `end_bytes`.
+    pub covered_bytes: u64,
     /// In how many batches the rows of this piece are: it is stored after as many
     /// acknowledgements that name its id.
     pub batches: u32,
@@ -252,6 +267,20 @@ pub struct Piece {
     pub marker: u64,
     /// Rows that no parser understood.
     pub unparsed: u64,
+    /// Records with lines on both sides of `end_bytes`.
+    pub carried: Vec<Carried>,
+}
+
+/// A row that a batch carried and that is no row of the store: why, its key and its level.
+pub type NotRow = (Reason, RowKey, Level);
+
+/// What `stores::deliver` says of a batch that is dealt with: to the tracker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ack {
+    /// The pieces that the batch named, each once.
+    pub pieces: Vec<PieceId>,
+    /// Its rows that are dead letters or expired.
+    pub not_rows: Vec<NotRow>,
 }
 
 /// A marker that was taken earlier: to find how far a file that was cut back still holds.
@@ -299,6 +328,8 @@ pub struct Span {
     pub ttl_s: Option<i64>,
     /// No byte will be added; the next span begins at its end.
     pub closed: bool,
+    /// Records with lines on both sides of `end_bytes`.
+    pub carried: Vec<Carried>,
     /// Table and source of its rows (those of its context).
     pub table: Table,
     /// Column `source` of its rows.

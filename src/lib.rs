@@ -4,9 +4,13 @@
 //! promises; `tests/tidy.rs` holds the table of who may import whom.
 
 // ground: imports nothing of ours but each other
+pub mod backoff;
 pub mod batch;
+pub mod crc;
+pub mod durable;
 pub mod key;
 pub mod ledger;
+pub mod metrics;
 pub mod record;
 
 // what a line is made of, and what may be said of it
@@ -20,6 +24,12 @@ pub mod stores;
 pub mod tracker;
 pub mod worker;
 
+// what holds it
+// pub mod daemon;
+
 // what looks at stored rows
-pub mod cli;
+pub mod maintain;
 pub mod query;
+
+// what people see of it
+pub mod cli;

@@ -2,11 +2,13 @@
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Zoned;
 use jiff::tz::TimeZone;
 
+use super::exit::{self, Refusal};
 use super::pager::Pager;
 use crate::query::complete::completeness;
 use crate::query::count::{By, count};
@@ -134,13 +136,8 @@ pub struct Surroundings {
     pub colour: bool,
 }
 
-/// Arguments that have no meaning.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Usage(String);
-
 fn usage(error: impl std::fmt::Display) -> anyhow::Error {
-    Usage(error.to_string()).into()
+    Refusal::Usage(error.to_string()).into()
 }
 
 /// An error by its own type, so that its exit code is found.
@@ -151,53 +148,49 @@ fn failed(error: QueryError) -> anyhow::Error {
     }
 }
 
-/// Answers on stdout, through a pager on a terminal.
+/// Answers on stdout, through a pager on a terminal. The store is opened within a runtime.
 ///
 /// # Errors
 ///
-/// The store's or the output's.
-pub fn run(args: &Args, reader: &dyn LogReader) -> anyhow::Result<ExitCode> {
+/// The arguments' ([`Refusal::Usage`]), the store's or the output's.
+pub fn run(
+    args: &Args,
+    open: impl FnOnce() -> anyhow::Result<Arc<dyn LogReader>>,
+) -> anyhow::Result<ExitCode> {
     let terminal = io::stdout().is_terminal();
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     let around =
         Surroundings { now: Zoned::now(), terminal, colour: terminal && !no_colour && !dumb };
-    // a mistake is told on the terminal, not behind a pager
-    let question = match Question::new(args, &around.now) {
-        Ok(question) => question,
-        Err(error) => {
-            eprintln!("bitacora: {error:#}");
-            return Ok(ExitCode::from(2));
-        }
+    // before the pager: a mistake is told on the terminal, not behind it
+    let question = Question::new(args, &around.now)?;
+    // a thread of its own for the driver: a pager makes this one wait as long as its user likes
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let reader = {
+        let _within = runtime.enter();
+        open()?
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let paged = terminal && !args.follow && !args.no_pager;
     let mut pager = if paged { Pager::start() } else { None };
-    let result = {
+    let answered = {
         let out: Box<dyn Write> = match &mut pager {
             Some(pager) => Box::new(pager),
             None => Box::new(io::stdout()),
         };
         let mut out = BufWriter::new(out);
-        let answered = runtime.block_on(question.answer(reader, &around, &mut out));
-        answered.and_then(|told| Ok(out.flush().map(|()| told)?))
+        let answered = runtime.block_on(question.answer(&*reader, &around, &mut out));
+        let flushed = out.flush();
+        // what could not be written is not wanted
+        let _ = out.into_parts();
+        answered.and_then(|told| Ok(flushed.map(|()| told)?))
     };
     drop(pager);
-    match result {
-        Ok(told) => {
-            if let Some(line) = &told.line {
-                eprintln!("-- {line}");
-            }
-            Ok(ExitCode::from(u8::from(!told.good)))
-        }
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
+    let told = answered?;
+    if let Some(line) = &told.line {
+        eprintln!("-- {line}");
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    Ok(ExitCode::from(if told.good { exit::DONE } else { exit::NOT_CLEAN }))
 }
 
 /// The end of an answer.
@@ -227,7 +220,7 @@ impl Question {
     ///
     /// # Errors
     ///
-    /// [`Usage`], with what is possible instead.
+    /// [`Refusal::Usage`], with what is possible instead.
     pub fn new(args: &Args, now: &Zoned) -> anyhow::Result<Self> {
         let now = if args.utc { now.with_time_zone(TimeZone::UTC) } else { now.clone() };
         let mut words = args.fields.clone();

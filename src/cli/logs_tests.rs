@@ -1,10 +1,12 @@
+use std::collections::BTreeMap;
+
 use clap::Parser;
 use jiff::Timestamp;
 
 use super::*;
 use crate::batch::{Batch, Row};
 use crate::key::{Partition, RowKey, Table, day_of};
-use crate::ledger::Watermark;
+use crate::ledger::{Context, Encoding, KernelIdentity, OriginRecord, Watermark};
 use crate::record::Level;
 use crate::stores::Store;
 use crate::stores::sqlite::{Options, SqliteReader, SqliteStore};
@@ -50,6 +52,31 @@ async fn store(dir: &std::path::Path) {
         });
         store.write(batch.into()).await.unwrap();
     }
+    let contexts = ["nginx/access", "syslog"].map(|source| Context {
+        origin: 1,
+        from_bytes: if source == "syslog" { 5 } else { 0 },
+        source: source.into(),
+        table: Table::Infrastructure,
+        format: source.into(),
+        options: BTreeMap::default(),
+        timezone: "UTC".into(),
+        anchor_ms: 0,
+        max_line_bytes: 1 << 18,
+        parser_version: 1,
+    });
+    let origin = OriginRecord {
+        id: 1,
+        machine: "m".into(),
+        host: "web1".into(),
+        path: dir.join("gone.log"),
+        kernel: KernelIdentity::default(),
+        head_hash: 0,
+        head_bytes: 0,
+        first_offset: 0,
+        born_ms: 0,
+        encoding: Encoding::Plain,
+    };
+    store.put_origin(&origin, &contexts, 1).await.unwrap();
     let watermarks = ["nginx/access", "syslog"].map(|source| Watermark {
         source: source.into(),
         host: "web1".into(),
@@ -142,7 +169,7 @@ fn arguments_without_meaning_are_refused_with_what_is_possible() {
     ] {
         let error = Question::new(&args(words), &around().now).unwrap_err();
         assert!(error.to_string().contains(said), "{words}: {error}");
-        assert!(error.is::<Usage>());
+        assert_eq!(exit::code(&error), exit::USAGE);
     }
     assert!(Line::try_parse_from(["logs", "-o", "loud"]).is_err());
 }

@@ -10,6 +10,21 @@ use std::time::Duration;
 use crate::key::Table;
 use crate::parse::Format;
 
+mod files;
+pub mod keys;
+mod later;
+mod load;
+mod machine;
+pub mod print;
+mod problem;
+mod settings;
+pub mod units;
+mod walk;
+
+pub use load::DEFAULT_PATH;
+pub use machine::Machine;
+pub use problem::{LoadError, Notice, Place, Problem, Problems};
+
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -19,6 +34,8 @@ pub struct Config {
     pub store: Store,
     /// `[[files]]`
     pub files: Vec<FileSource>,
+    /// Sections that are set, and whose work this release does not do. `run` and `check` say so.
+    pub later: Vec<Notice>,
 }
 
 /// `[daemon]`

@@ -107,6 +107,7 @@ impl ModelStore {
             last_write_ms: 0,
             ttl_s: None,
             closed: close,
+            carried: Vec::new(),
             table: Table::Infrastructure,
             source,
         };

@@ -3,7 +3,7 @@
 //! A source says what it has read, in order, as [`Input`]s for one worker. It never parses and
 //! never says what is stored.
 
-use crate::ledger::{Context, OriginId};
+use crate::ledger::{Carried, Context, OriginId};
 
 pub mod file;
 
@@ -46,10 +46,14 @@ pub struct Opening {
     pub at: u64,
     /// The context in force at `at`.
     pub context: Context,
+    /// Anchor of the origin's first context: the time of records before the first dated one.
+    pub first_anchor_ms: i64,
     /// The up to 256 bytes before `at`: for markers, and to see whether `at` is in mid-line.
     pub before: Vec<u8>,
     /// Time of the last dated record before `at`, from the last span.
     pub running_ms: Option<i64>,
+    /// Records with lines on both sides of `at`, from the last span.
+    pub carried: Vec<Carried>,
 }
 
 /// Consecutive bytes of one origin. Chunks of an origin touch. A chunk usually ends at a line

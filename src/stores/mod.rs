@@ -15,7 +15,10 @@ use crate::ledger::{
 };
 use crate::record::Level;
 
+pub mod cassandra;
+pub mod deliver;
 pub mod null;
+pub mod open;
 pub mod sqlite;
 
 /// What a store answers, later.

@@ -132,6 +132,7 @@ fn span(row: &Row<'_>) -> Sql<Span> {
         last_write_ms: row.get("last_write_ms")?,
         ttl_s: row.get("ttl_s")?,
         closed: row.get("closed")?,
+        carried: parsed(row, "carried")?,
         table: table(row)?,
         source: row.get("source")?,
     })

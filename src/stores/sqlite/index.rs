@@ -40,6 +40,7 @@ CREATE TABLE spans (
   running_ms INTEGER, crc INTEGER NOT NULL, marker INTEGER NOT NULL, markers TEXT NOT NULL,
   first_write_ms INTEGER NOT NULL, last_write_ms INTEGER NOT NULL, ttl_s INTEGER,
   closed INTEGER NOT NULL, log_table TEXT NOT NULL, source TEXT NOT NULL,
+  carried TEXT NOT NULL,               -- records with lines on both sides of the end
   written INTEGER NOT NULL, PRIMARY KEY (origin, start_bytes)) WITHOUT ROWID;
 CREATE INDEX spans_by_minute ON spans (last_minute, first_minute);
 CREATE INDEX spans_by_write ON spans (written);
@@ -211,7 +212,7 @@ pub(super) fn put_span(connection: &Connection, span: &Span, stamp: i64) -> rusq
         "origin, start_bytes",
         "origin, start_bytes, end_bytes, rows, lines, reasons, minutes, first_minute, \
          last_minute, running_ms, crc, marker, markers, first_write_ms, last_write_ms, ttl_s, \
-         closed, log_table, source, written",
+         closed, log_table, source, carried, written",
         params![
             span.origin,
             bits(span.start_bytes),
@@ -232,6 +233,7 @@ pub(super) fn put_span(connection: &Connection, span: &Span, stamp: i64) -> rusq
             span.closed,
             span.table.word(),
             span.source,
+            json(&span.carried)?,
             stamp,
         ],
     )

@@ -237,7 +237,7 @@ const APPLICATION: [&str; 6] =
     ["logger", "request_id", "user_id", "session_id", "traceback", "duration_ms"];
 
 /// A condition on the key, with its values.
-type Part = (String, Vec<i64>);
+pub(super) type Part = (String, Vec<i64>);
 
 /// The rows after a key, in parts of which each is one range of the key's tree. (A comparison of
 /// row values would say it in one, but it is not always planned as a range.)
@@ -263,16 +263,39 @@ fn statement<'c>(
     table: Table,
     source: &str,
     query: &RowQuery,
-    (condition, bounds): &Part,
+    part: &Part,
 ) -> Sql<Statement<'c>> {
-    let columns = match table {
+    let (sql, values) = question(table, source, query, part);
+    let mut statement = connection.prepare(&sql)?;
+    for (at, value) in values.iter().enumerate() {
+        statement.raw_bind_parameter(at + 1, value)?;
+    }
+    Ok(statement)
+}
+
+/// The words of a statement and its values. Indexes are named: without statistics the planner
+/// takes the key, and there are none.
+pub(super) fn question(
+    table: Table,
+    source: &str,
+    query: &RowQuery,
+    (condition, bounds): &Part,
+) -> (String, Vec<Value>) {
+    let name = table.name();
+    let more = match table {
         Table::Infrastructure => String::new(),
         Table::Application => format!(", {}", APPLICATION.join(", ")),
     };
+    let is_grave = |level: &Level| *level >= Level::Warning;
+    let grave = !query.levels.is_empty() && query.levels.iter().all(is_grave);
+    let index = match query.request_id {
+        Some(_) => format!("INDEXED BY {name}_request"),
+        None if grave => format!("INDEXED BY {name}_grave"),
+        None => String::new(),
+    };
     let mut sql = format!(
-        "SELECT timestamp, origin, offset_bytes, source, level, message, host, metadata{columns} \
-         FROM {} WHERE source = ?",
-        table.name()
+        "SELECT timestamp, origin, offset_bytes, source, level, message, host, metadata{more} \
+         FROM {name} {index} WHERE source = ?"
     );
     let mut values: Vec<Value> = vec![source.to_owned().into()];
     if let Some(since) = query.since_ms {
@@ -285,12 +308,11 @@ fn statement<'c>(
     }
     sql += condition;
     values.extend(bounds.iter().copied().map(Value::from));
-    let is_grave = |level: &Level| *level >= Level::Warning;
+    if grave {
+        // word for word what the partial index says, or it cannot be used
+        sql += &format!(" AND {GRAVE}");
+    }
     if !query.levels.is_empty() {
-        if query.levels.iter().all(is_grave) {
-            // word for word what the partial index says, or it is not used
-            sql += &format!(" AND {GRAVE}");
-        }
         one_of(&mut sql, "level", query.levels.len());
         values.extend(query.levels.iter().map(|level| level.name().to_owned().into()));
     }
@@ -304,11 +326,7 @@ fn statement<'c>(
     }
     let order = if query.newest_first { "DESC" } else { "ASC" };
     sql += &format!(" ORDER BY timestamp {order}, origin {order}, offset_bytes {order}");
-    let mut statement = connection.prepare(&sql)?;
-    for (at, value) in values.iter().enumerate() {
-        statement.raw_bind_parameter(at + 1, value)?;
-    }
-    Ok(statement)
+    (sql, values)
 }
 
 fn one_of(sql: &mut String, column: &str, count: usize) {

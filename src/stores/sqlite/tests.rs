@@ -7,7 +7,7 @@ use std::path::Path;
 use super::*;
 use crate::batch::{ApplicationColumns, Row};
 use crate::key::{DAY_MS, day_of};
-use crate::ledger::{Cause, Encoding, KernelIdentity, Marker, Reason, Reasons};
+use crate::ledger::{Carried, Cause, Encoding, KernelIdentity, Marker, Reason, Reasons};
 use crate::record::Level;
 use crate::stores::{CountKey, LogReader, Page, RowQuery, StoredRow};
 
@@ -278,6 +278,7 @@ fn span(origin: i64, start_bytes: u64, end_bytes: u64, minute: i64) -> Span {
         last_write_ms: 2,
         ttl_s: Some(3),
         closed: false,
+        carried: vec![Carried { thread: u64::MAX, start: 150, text_bytes: 9 }],
         table: Table::Infrastructure,
         source: "syslog".into(),
     }
@@ -521,29 +522,37 @@ fn questions_for_grave_rows_and_for_pages_are_answered_from_an_index() {
     let _store = fill(dir.path());
     let path = files::day_path(dir.path(), day_of(DAY));
     let connection = files::open_for_reading(&path).unwrap().unwrap();
-    let plan = |sql: &str| -> String {
-        let sql = format!("EXPLAIN QUERY PLAN {sql}");
-        let mut statement = connection.prepare(&sql).unwrap();
+    let plan = |table, query: &RowQuery, part: &read::Part| -> String {
+        let (sql, _) = read::question(table, "syslog", query, part);
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         let lines = statement.raw_query().mapped(|row| row.get::<_, String>(3));
         lines.map(Result::unwrap).collect::<Vec<_>>().join("; ")
     };
-    let order = "ORDER BY timestamp DESC, origin DESC, offset_bytes DESC";
     let key = RowKey { timestamp_ms: 1, origin: 2, offset_bytes: 3 };
-    let query = RowQuery { after: Some(key), newest_first: true, ..everything() };
-    let ranges = ["origin=? AND offset_bytes<?", "timestamp=? AND origin<?", "timestamp<?"];
-    for ((condition, _), range) in read::parts(&query).iter().zip(ranges) {
-        let page = plan(&format!(
-            "SELECT message FROM infrastructure_logs WHERE source = 'a' {condition} {order}"
-        ));
-        assert!(page.contains("PRIMARY KEY (source=?") && page.contains(range), "{page}");
-        assert!(!page.contains("TEMP B-TREE"), "{page}");
+    let grave = vec![Level::Error, Level::Critical];
+    let asked = [
+        (Table::Infrastructure, RowQuery::default(), "PRIMARY KEY"),
+        (
+            Table::Infrastructure,
+            RowQuery { levels: grave.clone(), ..RowQuery::default() },
+            "INDEX infrastructure_logs_grave",
+        ),
+        (
+            Table::Application,
+            RowQuery { levels: grave, request_id: Some(1), ..RowQuery::default() },
+            "INDEX application_logs_request",
+        ),
+    ];
+    let ranges = ["offset_bytes>?", "origin>?", "timestamp>?"];
+    for (table, mut query, index) in asked {
+        query.after = Some(key);
+        for (part, range) in read::parts(&query).iter().zip(ranges) {
+            let plan = plan(table, &query, part);
+            assert!(plan.contains(index) && plan.contains("source=?"), "{plan}");
+            assert!(plan.contains(range), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
     }
-    let grave = plan(&format!(
-        "SELECT message FROM infrastructure_logs WHERE source = 'a' AND {} AND level IN ('ERROR') {order}",
-        day::GRAVE
-    ));
-    assert!(grave.contains("infrastructure_logs_grave"), "{grave}");
-    assert!(!grave.contains("TEMP B-TREE"), "{grave}");
 }
 
 #[test]

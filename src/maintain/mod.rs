@@ -1,0 +1,3 @@
+//! What looks after stored rows.
+
+pub mod audit;

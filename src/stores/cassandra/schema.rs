@@ -1,0 +1,352 @@
+//! The keyspace and its tables: numbered migrations, each applied once.
+//!
+//! Every migration may be repeated. Which ones are done stands in `schema_version`, written by
+//! light-weight transactions; a lock there, with a time to live, keeps two hosts from applying
+//! at the same moment.
+
+use std::time::Duration;
+
+use scylla::client::session::Session;
+use scylla::response::query_result::QueryRowsResult;
+use scylla::serialize::row::SerializeRow;
+use scylla::statement::Statement;
+use scylla::value::{CqlTimestamp, CqlValue, Row};
+use serde::Serialize;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{NAME, connect, fault};
+use crate::config;
+use crate::key::Table;
+use crate::stores::StoreError;
+
+/// One file of `cql/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// Its number.
+    pub version: u32,
+    /// Its name.
+    pub name: &'static str,
+    text: &'static str,
+}
+
+/// All migrations. The last one's number is the version that this program writes.
+pub const MIGRATIONS: [Migration; 4] = [
+    Migration { version: 1, name: "ground", text: include_str!("../../../cql/0001_ground.cql") },
+    Migration { version: 2, name: "logs", text: include_str!("../../../cql/0002_logs.cql") },
+    Migration { version: 3, name: "ledger", text: include_str!("../../../cql/0003_ledger.cql") },
+    Migration {
+        version: 4,
+        name: "user_events",
+        text: include_str!("../../../cql/0004_user_events.cql"),
+    },
+];
+
+/// The version that this program writes.
+pub const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// How long a host may hold the lock; a crashed one loses it after this time.
+const LOCK_SECONDS: u32 = 300;
+/// How long to wait for another host's lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(330);
+/// Waits between two looks at the lock.
+const LOCK_POLL: Duration = Duration::from_millis(250);
+/// A statement that changes tables may take longer than one that writes a row.
+const DDL_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Migration {
+    /// Its statements, without comments, with the words of the configuration filled in.
+    fn statements(&self, words: &[(&str, String)]) -> Vec<String> {
+        let lines = self.text.lines().map(|line| line.split("--").next().unwrap_or_default());
+        let text: Vec<&str> = lines.map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let mut text = text.join("\n");
+        for (word, value) in words {
+            text = text.replace(word, value);
+        }
+        let statements = text.split(";\n").map(|statement| statement.trim_end_matches(';').trim());
+        statements.filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+    }
+}
+
+/// What the migrations' words stand for. Longer words first: one may begin like another.
+fn words(config: &config::Cassandra, scylla: bool) -> Vec<(&'static str, String)> {
+    let seconds = config.ttl.map_or(0, |ttl| ttl.as_secs());
+    let table = format!("bitacora/{}/schema_version", config.keyspace);
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, table.as_bytes());
+    // ScyllaDB has its own index, and no SAI.
+    let index = if scylla { "" } else { " USING 'sai'" };
+    vec![
+        ("$schema_version_id", id.to_string()),
+        ("$using_sai", index.to_owned()),
+        ("$replication", config.replication.to_string()),
+        ("$datacenter", format!("'{}'", config.datacenter.replace('\'', "''"))),
+        ("$keyspace", config.keyspace.clone()),
+        ("$ttl", seconds.to_string()),
+    ]
+}
+
+/// A migration with its statements, as `plan` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// The migration's number.
+    pub version: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// What is executed.
+    pub statements: Vec<String>,
+}
+
+/// What is still to be done: empty when the tables are up to date.
+///
+/// # Errors
+/// No session, or tables of a newer program.
+pub async fn plan(config: &config::Cassandra) -> Result<Vec<Step>, StoreError> {
+    let session = connect::session(config).await?;
+    steps(&session, config).await
+}
+
+async fn steps(session: &Session, config: &config::Cassandra) -> Result<Vec<Step>, StoreError> {
+    let found = version(session, &config.keyspace).await?;
+    if found > VERSION {
+        return Err(StoreError::Newer { store: NAME, found, known: VERSION });
+    }
+    let words = words(config, is_scylla(session).await?);
+    Ok(MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version > found)
+        .map(|migration| Step {
+            version: migration.version,
+            name: migration.name,
+            statements: migration.statements(&words),
+        })
+        .collect())
+}
+
+/// Does what is still to be done, as `host` at `now_ms`, and says what that was. It may be
+/// repeated, and two hosts may do it at once: one waits for the other.
+///
+/// # Errors
+/// No session, a statement that was refused, or tables of a newer program.
+pub async fn apply(
+    config: &config::Cassandra,
+    host: &str,
+    now_ms: i64,
+) -> Result<Vec<Step>, StoreError> {
+    let session = connect::session(config).await?;
+    let planned = steps(&session, config).await?;
+    let Some(first) = planned.first() else { return Ok(planned) };
+    // The lock is a row of a table, so what makes that table cannot be under it.
+    if first.version == 1 {
+        for statement in &first.statements {
+            change(&session, statement).await?;
+        }
+    }
+    let owner = format!("{host}/{}", Uuid::new_v4());
+    let lock = Lock { session: &session, keyspace: &config.keyspace, owner: &owner, now_ms };
+    lock.take().await?;
+    let done = lock.migrate(config, host).await;
+    lock.release().await?;
+    done
+}
+
+struct Lock<'a> {
+    session: &'a Session,
+    keyspace: &'a str,
+    owner: &'a str,
+    now_ms: i64,
+}
+
+impl Lock<'_> {
+    async fn take(&self) -> Result<(), StoreError> {
+        let insert = format!(
+            "INSERT INTO {}.schema_version (name, version, applied_at, applied_by) \
+             VALUES ('lock', 0, ?, ?) IF NOT EXISTS USING TTL {LOCK_SECONDS}",
+            self.keyspace
+        );
+        let began = Instant::now();
+        loop {
+            match execute(self.session, &insert, (CqlTimestamp(self.now_ms), self.owner)).await {
+                Ok(Some(rows)) if applied(&rows, self.owner)? => return Ok(()),
+                // After a timeout nobody knows whether the lock is ours: the next look tells.
+                Ok(_) | Err(StoreError::Timeout { .. } | StoreError::Outage { .. })
+                    if began.elapsed() < LOCK_PATIENCE => {}
+                Ok(_) => {
+                    return Err(fault::outage(
+                        "another host has been changing the tables for minutes; try again later",
+                    ));
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(LOCK_POLL).await;
+        }
+    }
+
+    async fn migrate(
+        &self,
+        config: &config::Cassandra,
+        host: &str,
+    ) -> Result<Vec<Step>, StoreError> {
+        let steps = steps(self.session, config).await?;
+        let record = format!(
+            "INSERT INTO {}.schema_version (name, version, applied_at, applied_by) \
+             VALUES ('migration', ?, ?, ?) IF NOT EXISTS",
+            self.keyspace
+        );
+        for step in &steps {
+            for statement in &step.statements {
+                change(self.session, statement).await?;
+            }
+            let version = step.version.cast_signed();
+            execute(self.session, &record, (version, CqlTimestamp(self.now_ms), host)).await?;
+        }
+        Ok(steps)
+    }
+
+    async fn release(&self) -> Result<(), StoreError> {
+        let delete = format!(
+            "DELETE FROM {}.schema_version WHERE name = 'lock' AND version = 0 IF applied_by = ?",
+            self.keyspace
+        );
+        execute(self.session, &delete, (self.owner,)).await.map(drop)
+    }
+}
+
+/// Whether a light-weight transaction was applied, or had been by `owner` before.
+fn applied(rows: &QueryRowsResult, owner: &str) -> Result<bool, StoreError> {
+    let row: Option<Row> = rows.maybe_first_row().map_err(fault::schema)?;
+    let columns = row.map(|row| row.columns).unwrap_or_default();
+    Ok(columns.iter().flatten().any(|value| match value {
+        CqlValue::Boolean(applied) => *applied,
+        CqlValue::Text(text) => text == owner,
+        _ => false,
+    }))
+}
+
+/// Executes a statement that changes tables; the driver waits until all nodes agree.
+async fn change(session: &Session, text: &str) -> Result<(), StoreError> {
+    execute(session, text, ()).await.map(drop).map_err(|error| match error {
+        StoreError::Invalid { detail, .. } => fault::schema(format!("{detail} (in: {text})")),
+        other => other,
+    })
+}
+
+pub(super) async fn execute(
+    session: &Session,
+    text: &str,
+    values: impl SerializeRow,
+) -> Result<Option<QueryRowsResult>, StoreError> {
+    let mut statement = Statement::new(text);
+    statement.set_request_timeout(Some(DDL_TIMEOUT));
+    let started = Instant::now();
+    let result = session
+        .query_unpaged(statement, values)
+        .await
+        .map_err(|error| fault::execution(&error, started.elapsed()))?;
+    Ok(result.is_rows().then(|| result.into_rows_result().ok()).flatten())
+}
+
+/// The version that the tables have; 0 when there are none.
+pub(super) async fn version(session: &Session, keyspace: &str) -> Result<u32, StoreError> {
+    if !has_table(session, keyspace, "schema_version").await? {
+        return Ok(0);
+    }
+    let text = format!("SELECT version FROM {keyspace}.schema_version WHERE name = 'migration'");
+    let rows = execute(session, &text, ()).await?;
+    let Some(rows) = rows else { return Ok(0) };
+    let versions = rows.rows::<(i32,)>().map_err(fault::schema)?;
+    let mut newest = 0;
+    for version in versions {
+        let (version,) = version.map_err(fault::schema)?;
+        newest = newest.max(u32::try_from(version).unwrap_or(0));
+    }
+    Ok(newest)
+}
+
+/// Answers only for tables of exactly this program's version.
+pub(super) async fn require(session: &Session, keyspace: &str) -> Result<(), StoreError> {
+    match version(session, keyspace).await? {
+        VERSION => Ok(()),
+        0 => Err(fault::schema(format!("keyspace '{keyspace}' has no tables of bitacora"))),
+        found if found > VERSION => Err(StoreError::Newer { store: NAME, found, known: VERSION }),
+        found => Err(fault::schema(format!("tables have version {found}, {VERSION} is needed"))),
+    }
+}
+
+pub(super) async fn has_table(
+    session: &Session,
+    keyspace: &str,
+    table: &str,
+) -> Result<bool, StoreError> {
+    let text = "SELECT table_name FROM system_schema.tables \
+                WHERE keyspace_name = ? AND table_name = ?";
+    let rows = execute(session, text, (keyspace, table)).await?;
+    Ok(rows.is_some_and(|rows| rows.rows_num() > 0))
+}
+
+async fn is_scylla(session: &Session) -> Result<bool, StoreError> {
+    has_table(session, "system", "scylla_local").await
+}
+
+/// Seconds that a table's rows live by default; 0 for ever. `None` for a table that is missing.
+pub(super) async fn table_ttl(
+    session: &Session,
+    keyspace: &str,
+    table: &str,
+) -> Result<Option<i64>, StoreError> {
+    let text = "SELECT default_time_to_live FROM system_schema.tables \
+                WHERE keyspace_name = ? AND table_name = ?";
+    let Some(rows) = execute(session, text, (keyspace, table)).await? else { return Ok(None) };
+    let row: Option<(i32,)> = rows.maybe_first_row().map_err(fault::schema)?;
+    Ok(row.map(|(seconds,)| i64::from(seconds)))
+}
+
+/// The time to live that rows need of their own, where the configuration and the table differ.
+pub(super) async fn ttl_to_write(
+    session: &Session,
+    config: &config::Cassandra,
+    table: Table,
+) -> Result<Option<i64>, StoreError> {
+    let wanted = config.ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+    let found = table_ttl(session, &config.keyspace, table.name()).await?;
+    Ok((found != Some(wanted)).then_some(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> config::Cassandra {
+        config::Cassandra {
+            nodes: vec!["127.0.0.1:9042".to_owned()],
+            keyspace: "logging".to_owned(),
+            datacenter: "it's".to_owned(),
+            replication: 3,
+            consistency: "local_quorum".to_owned(),
+            ttl: Some(Duration::from_secs(86_400)),
+            username: None,
+            password_file: None,
+            tls: None,
+        }
+    }
+
+    #[test]
+    fn migrations_are_numbered_without_a_gap() {
+        let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        assert_eq!(versions, [1, 2, 3, VERSION]);
+    }
+
+    #[test]
+    fn no_word_is_left_in_a_statement() {
+        let words = words(&config(), false);
+        let all: Vec<String> =
+            MIGRATIONS.iter().flat_map(|migration| migration.statements(&words)).collect();
+        assert_eq!(all.len(), 14);
+        for statement in &all {
+            assert!(statement.starts_with("CREATE "), "{statement}");
+            assert!(statement.contains(" IF NOT EXISTS "), "{statement}");
+            assert!(!statement.contains('$') && !statement.contains(';'), "{statement}");
+        }
+        assert!(all.first().unwrap().contains("'it''s': 3"), "{all:?}");
+        assert!(all.iter().any(|statement| statement.contains("default_time_to_live = 86400")));
+    }
+}

@@ -1,0 +1,238 @@
+//! Writes a parsed record as a row into a batch: message, metadata as JSON, further columns.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use uuid::Uuid;
+
+use super::Flags;
+use crate::batch::{ApplicationColumns, Batch, Row, Slice};
+use crate::key::{RowKey, Table};
+use crate::record::{Field, Record};
+
+/// Appends the row of `record` to `batch`. `raw` is the text before it was converted to UTF-8,
+/// where it was not.
+pub fn write(
+    batch: &mut Batch,
+    key: RowKey,
+    record: &Record<'_>,
+    flags: &Flags,
+    raw: Option<&[u8]>,
+) {
+    let message = append(batch, &record.message);
+    let application = (batch.partition.table == Table::Application)
+        .then(|| application_columns(batch, &record.fields));
+    let metadata_start = batch.text.len();
+    let mut object = Object::begin(&mut batch.text);
+    for field in &record.fields {
+        let taken = application.as_ref().is_some_and(|columns| columns.takes(field));
+        if !taken {
+            object.entry(&field.key, &field.value);
+        }
+    }
+    if !record.parsed {
+        object.entry(b"unparsed", b"true");
+    }
+    flags.write(&mut object);
+    if let Some(raw) = raw {
+        object.entry(b"raw_base64", STANDARD.encode(raw).as_bytes());
+    }
+    object.end();
+    let metadata = slice(metadata_start, batch.text.len());
+    let application = application.map(|columns| {
+        batch.application.push(columns.columns);
+        u32::try_from(batch.application.len() - 1).unwrap_or(u32::MAX)
+    });
+    batch.rows.push(Row { key, level: record.level, message, metadata, application });
+}
+
+fn append(batch: &mut Batch, text: &[u8]) -> Slice {
+    let start = batch.text.len();
+    batch.text.extend_from_slice(text);
+    slice(start, batch.text.len())
+}
+
+fn slice(start: usize, end: usize) -> Slice {
+    // a batch holds little more than 1 MiB, so both fit
+    u32::try_from(start).unwrap_or(u32::MAX)..u32::try_from(end).unwrap_or(u32::MAX)
+}
+
+/// The columns of `application_logs`, and which fields they used up.
+struct Taken {
+    columns: ApplicationColumns,
+    user_id: bool,
+    duration: bool,
+    request_id: bool,
+}
+
+impl Taken {
+    fn takes(&self, field: &Field<'_>) -> bool {
+        match &*field.key {
+            b"logger" | b"session_id" | b"traceback" => true,
+            b"user_id" => self.user_id,
+            b"duration_ms" => self.duration,
+            b"request_id" => self.request_id,
+            _ => false,
+        }
+    }
+}
+
+/// A value of another type than its column's stays in the metadata as text.
+fn application_columns(batch: &mut Batch, fields: &[Field<'_>]) -> Taken {
+    let mut columns = ApplicationColumns::default();
+    let mut taken = Taken {
+        columns: ApplicationColumns::default(),
+        user_id: false,
+        duration: false,
+        request_id: false,
+    };
+    for field in fields {
+        match &*field.key {
+            b"logger" => columns.logger = Some(append(batch, &field.value)),
+            b"session_id" => columns.session_id = Some(append(batch, &field.value)),
+            b"traceback" => columns.traceback = Some(append(batch, &field.value)),
+            b"user_id" => {
+                columns.user_id = text(&field.value).and_then(|value| value.parse().ok());
+                taken.user_id = columns.user_id.is_some();
+            }
+            b"duration_ms" => {
+                columns.duration_ms = text(&field.value)
+                    .and_then(|value| value.parse().ok())
+                    .filter(|value: &f64| value.is_finite());
+                taken.duration = columns.duration_ms.is_some();
+            }
+            b"request_id" => {
+                let (id, exact) = request_uuid(&field.value);
+                columns.request_id = Some(id.as_u128());
+                taken.request_id = exact;
+            }
+            _ => {}
+        }
+    }
+    taken.columns = columns;
+    taken
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
+}
+
+/// The uuid of a request id, and whether the id is one in its canonical form. An id of another
+/// shape becomes a name-based uuid (version 5, namespace OID), and its text stays in the metadata.
+#[must_use]
+pub fn request_uuid(id: &[u8]) -> (Uuid, bool) {
+    match text(id).and_then(|id| Uuid::try_parse(id).ok()) {
+        Some(uuid) => (uuid, uuid.hyphenated().to_string().as_bytes() == id),
+        None => (Uuid::new_v5(&Uuid::NAMESPACE_OID, id), false),
+    }
+}
+
+/// A flat JSON object of strings, written straight into an arena.
+pub struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Object<'a> {
+    /// Opens the object.
+    pub fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    /// Adds an entry.
+    pub fn entry(&mut self, key: &[u8], value: &[u8]) {
+        if self.first {
+            self.first = false;
+            self.out.push(b'"');
+        } else {
+            self.out.extend_from_slice(b",\"");
+        }
+        escape(self.out, key);
+        self.out.extend_from_slice(b"\":\"");
+        escape(self.out, value);
+        self.out.push(b'"');
+    }
+
+    /// Closes it; an object without entries leaves no text, as the column is then unset.
+    pub fn end(self) {
+        if self.first {
+            self.out.pop();
+        } else {
+            self.out.push(b'}');
+        }
+    }
+}
+
+const fn plain(byte: u8) -> bool {
+    byte >= 0x20 && byte != b'"' && byte != b'\\'
+}
+
+/// Appends UTF-8 text as the inside of a JSON string (RFC 8259, section 7).
+fn escape(out: &mut Vec<u8>, text: &[u8]) {
+    // no early exit, so that the compiler makes it a few vector instructions
+    if text.iter().fold(true, |all, &byte| all & plain(byte)) {
+        out.extend_from_slice(text);
+        return;
+    }
+    for &byte in text {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x00..0x20 => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.extend(
+                    [byte >> 4, byte & 15]
+                        .map(|digit| HEX.get(usize::from(digit)).copied().unwrap_or(b'0')),
+                );
+            }
+            _ => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_object_without_entries_is_no_text() {
+        let mut out = Vec::new();
+        Object::begin(&mut out).end();
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_request_id_of_another_shape_becomes_a_name_based_uuid() {
+        let (uuid, exact) = request_uuid(b"r-7");
+        assert!(!exact);
+        assert_eq!(uuid, request_uuid(b"r-7").0);
+        let canonical = "0b0d7a0e-5a51-4c4b-9d0a-0123456789ab";
+        let (uuid, exact) = request_uuid(canonical.as_bytes());
+        assert!(exact);
+        assert_eq!(uuid.to_string(), canonical);
+        assert!(!request_uuid(b"0B0D7A0E5A514C4B9D0A0123456789AB").1, "its text is kept");
+    }
+
+    proptest! {
+        #[test]
+        fn metadata_is_json_that_reads_back_as_it_was(
+            entries in proptest::collection::btree_map(".{0,20}", "(?s).{0,40}", 1..6)
+        ) {
+            let mut out = Vec::new();
+            let mut object = Object::begin(&mut out);
+            for (key, value) in &entries {
+                object.entry(key.as_bytes(), value.as_bytes());
+            }
+            object.end();
+            let back: std::collections::BTreeMap<String, String> =
+                serde_json::from_slice(&out).unwrap();
+            prop_assert_eq!(back, entries);
+        }
+    }
+}
