@@ -1,6 +1,8 @@
 //! The SQLite store among processes: readers of another user, writers that are killed, disks that
 //! are full. What a machine does not permit is reported as skipped, with the reason.
 
+#![allow(clippy::unwrap_used, reason = "all of it is tests")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};

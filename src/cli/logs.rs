@@ -47,7 +47,7 @@ RFC 3339, @SECONDS. Exit codes: 0 found, 1 nothing found or (--require-complete)
 /// until when the answer is complete, and what is known to be lost.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-#[allow(clippy::struct_excessive_bools)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// Only rows with this field: a column or a key of the metadata. The same field again means
     /// or, another field means and, `+` means or between groups
@@ -171,8 +171,8 @@ pub fn run(
         let _within = runtime.enter();
         open()?
     };
-    let paged = terminal && !args.follow && !args.no_pager;
-    let mut pager = if paged { Pager::start() } else { None };
+    let by_pages = terminal && !args.follow && !args.no_pager;
+    let mut pager = if by_pages { Pager::start() } else { None };
     let answered = {
         let out: Box<dyn Write> = match &mut pager {
             Some(pager) => Box::new(pager),
@@ -204,6 +204,7 @@ pub struct Told {
 
 /// Arguments that have been understood.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Question {
     asked: Asked,
     follow: bool,

@@ -34,6 +34,7 @@ impl Pager {
 impl Write for Pager {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.input {
+            #[allow(clippy::disallowed_methods, reason = "it is the one that `write_all` calls")]
             Some(input) => input.write(bytes),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         }

@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
@@ -310,7 +311,7 @@ pub(super) fn question(
     values.extend(bounds.iter().copied().map(Value::from));
     if grave {
         // word for word what the partial index says, or it cannot be used
-        sql += &format!(" AND {GRAVE}");
+        let _ = write!(sql, " AND {GRAVE}");
     }
     if !query.levels.is_empty() {
         one_of(&mut sql, "level", query.levels.len());
@@ -325,12 +326,12 @@ pub(super) fn question(
         values.push(uuid_text(id).into());
     }
     let order = if query.newest_first { "DESC" } else { "ASC" };
-    sql += &format!(" ORDER BY timestamp {order}, origin {order}, offset_bytes {order}");
+    let _ = write!(sql, " ORDER BY timestamp {order}, origin {order}, offset_bytes {order}");
     (sql, values)
 }
 
 fn one_of(sql: &mut String, column: &str, count: usize) {
-    *sql += &format!(" AND {column} IN ({})", vec!["?"; count].join(", "));
+    let _ = write!(sql, " AND {column} IN ({})", vec!["?"; count].join(", "));
 }
 
 fn stored_row(table: Table, row: &Row<'_>) -> Sql<StoredRow> {
@@ -393,7 +394,7 @@ impl LogReader for SqliteReader {
         done(self.page(query))
     }
 
-    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>> {
+    fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         done(self.index(|connection| facts::counts(connection, since_ms, until_ms)))
     }
 

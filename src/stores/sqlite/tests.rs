@@ -140,7 +140,7 @@ fn rows_of_all_columns_come_back_as_they_were() {
             ("duration_ms", "12.5".into()),
         ],
     };
-    assert_eq!(page(dir.path(), &everything()).rows, [expected.clone()]);
+    assert_eq!(page(dir.path(), &everything()).rows, std::slice::from_ref(&expected));
     let query = RowQuery { request_id: Some(id), ..everything() };
     assert_eq!(page(dir.path(), &query).rows, [expected]);
     let query = RowQuery { request_id: Some(id + 1), ..everything() };
@@ -299,7 +299,7 @@ fn origins_contexts_and_spans_come_back_as_they_were_for_recovery() {
     assert_eq!(block_on(store.last_spans(&[6, 7])).unwrap(), [spans[1].clone()]);
     let expected =
         StoredOrigin { record: origin(7), contexts: vec![context(7)], spans: spans.to_vec() };
-    assert_eq!(block_on(store.origins(None)).unwrap(), [expected.clone()]);
+    assert_eq!(block_on(store.origins(None)).unwrap(), std::slice::from_ref(&expected));
     assert_eq!(block_on(store.origins(Some("m2"))).unwrap(), []);
     let reader = SqliteReader::new(dir.path().to_owned());
     assert_eq!(block_on(reader.origins(Some("m1"))).unwrap(), [expected]);
@@ -379,7 +379,7 @@ fn receipts_watermarks_and_dead_letters_come_back_as_they_were() {
     let reader = SqliteReader::new(dir.path().to_owned());
     assert_eq!(block_on(reader.receipts()).unwrap(), [receipt]);
     assert_eq!(block_on(reader.watermarks()).unwrap(), [watermark]);
-    assert_eq!(block_on(reader.dead_letters()).unwrap(), [letter.clone()]);
+    assert_eq!(block_on(reader.dead_letters()).unwrap(), std::slice::from_ref(&letter));
     block_on(reader.remove_dead_letter(&letter)).unwrap();
     assert_eq!(block_on(reader.dead_letters()).unwrap(), []);
 }
@@ -454,6 +454,7 @@ fn a_day_that_was_being_read_when_it_was_closed_is_settled_at_the_next_start() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "what an operator does")]
 fn a_day_file_that_was_moved_away_is_made_anew_and_nothing_goes_to_the_old_one() {
     let dir = tempfile::tempdir().unwrap();
     let store = start(dir.path());
