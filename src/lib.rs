@@ -25,7 +25,8 @@ pub mod tracker;
 pub mod worker;
 
 // what holds it
-// pub mod daemon;
+pub mod daemon;
+pub mod telemetry;
 
 // what looks at stored rows
 pub mod maintain;

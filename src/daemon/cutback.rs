@@ -97,7 +97,10 @@ fn rows_of(request: &CutBack, store: &Arc<dyn Store>) -> std::io::Result<Rows> {
     let opening = Opening {
         origin: request.origin,
         at: request.from,
-        first_anchor_ms: request.contexts.first().map_or(context.anchor_ms, |first| first.anchor_ms),
+        first_anchor_ms: request
+            .contexts
+            .first()
+            .map_or(context.anchor_ms, |first| first.anchor_ms),
         context,
         before: b"\n".to_vec(),
         running_ms: request.running_ms,

@@ -244,7 +244,9 @@ impl Health {
         self.store.up.set(0.0);
         let mut inner = self.inner();
         let problem = error.to_string();
-        if inner.store.up || inner.store.problem.as_deref().map(first_words) != Some(first_words(&problem)) {
+        if inner.store.up
+            || inner.store.problem.as_deref().map(first_words) != Some(first_words(&problem))
+        {
             tracing::warn!(store = inner.store.kind, "{problem}; nothing is lost, reading waits");
         }
         inner.store.up = false;
@@ -367,11 +369,7 @@ pub struct FilesSeen {
 }
 
 fn new_source(name: &str) -> Source {
-    Source {
-        metrics: SourceMetrics::new(name),
-        status: SourceStatus::default(),
-        pieced_bytes: 0,
-    }
+    Source { metrics: SourceMetrics::new(name), status: SourceStatus::default(), pieced_bytes: 0 }
 }
 
 /// The part of a message that says what kind of trouble it is; drivers add addresses and times.

@@ -95,14 +95,8 @@ pub fn start(tailing: Tailing, handle: Arc<TailHandle>) -> std::io::Result<JoinH
     thread::Builder::new().name("tailer".to_owned()).spawn(move || {
         // set once: the thread begins once
         let _ = handle.thread.set(thread::current());
-        Shift {
-            tailing,
-            handle,
-            began: Instant::now(),
-            looked: None,
-            sources: BTreeMap::new(),
-        }
-        .run();
+        Shift { tailing, handle, began: Instant::now(), looked: None, sources: BTreeMap::new() }
+            .run();
     })
 }
 
@@ -244,8 +238,8 @@ impl Shift {
         for sums in self.tailing.tailer.sums() {
             let entry: &mut SeenSource = seen.sources.entry(sums.source.clone()).or_default();
             entry.backlog_bytes += sums.backlog_bytes;
-            entry.caught_up = sums.caught_up;
-            let waiting = self.tailing.tailer.waiting(&sums.source);
+            entry.caught_up = self.tailing.tailer.caught_up(&sums.source);
+            let waiting = self.tailing.tailer.waiting_files(&sums.source);
             let files = FilesSeen {
                 watched: sums.files,
                 open: sums.open,

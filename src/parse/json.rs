@@ -197,14 +197,10 @@ fn read_time(text: &[u8], clock: &mut Clock) -> Option<Time> {
     if rest.is_empty() {
         return Some(time);
     }
-    let name = rest.strip_prefix(b" ")?;
-    let zone = time::Zone::read(name);
-    let word = name.len() <= 5 && name.iter().all(u8::is_ascii_uppercase);
-    if name.is_empty() || (matches!(zone, time::Zone::Named(_)) && !word) {
-        return None;
-    }
+    let zone = rest.strip_prefix(b" ").filter(|zone| !zone.is_empty())?;
     let (civil, rest) = time::date_time(text)?;
-    (rest.len() == name.len() + 1).then(|| clock.instant(&civil, zone)).flatten()
+    // An offset before the blank would be left here.
+    (rest.len() == zone.len() + 1).then(|| clock.instant(&civil, time::Zone::read(zone))).flatten()
 }
 
 fn read_level(text: &[u8], scheme: Scheme) -> Option<Level> {

@@ -31,6 +31,8 @@ const DAY_SECONDS: i64 = 86_400;
 /// Years to look back for a date without a year: 29 February is missing for eight years in a row
 /// around 1900 and 2100.
 const YEARS_BACK: i16 = 9;
+/// Letters of the longest zone abbreviation (POSIX asks for at least six).
+const ABBREVIATION_MAX: usize = 6;
 /// Longest text that is remembered.
 const REMEMBERED_BYTES: usize = 48;
 
@@ -62,7 +64,8 @@ pub enum Zone<'a> {
     Local,
     /// Seconds east of Greenwich.
     Offset(i32),
-    /// An abbreviation such as `CEST`; an unknown one counts as [`Zone::Local`].
+    /// An abbreviation such as `CEST`; an unknown one counts as [`Zone::Local`]. With anything but
+    /// a few letters it is no time.
     Named(&'a [u8]),
 }
 
@@ -207,6 +210,7 @@ impl Clock {
         let seconds = match zone {
             Zone::Offset(offset) => utc_seconds(date_time)? - i64::from(offset),
             Zone::Local => self.local_seconds(date_time)?,
+            Zone::Named(name) if !is_abbreviation(name) => return None,
             Zone::Named(name) => match self.named_offset(name, date_time) {
                 Some(offset) => utc_seconds(date_time)? - i64::from(offset),
                 None => self.local_seconds(date_time)?,
@@ -244,6 +248,10 @@ fn in_range(time: Time) -> Option<Time> {
 
 fn utc_seconds(date_time: DateTime) -> Option<i64> {
     Some(TimeZone::UTC.to_ambiguous_timestamp(date_time).compatible().ok()?.as_second())
+}
+
+fn is_abbreviation(name: &[u8]) -> bool {
+    (1..=ABBREVIATION_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_alphabetic)
 }
 
 /// What an abbreviation means where the clock's zone does not use it.

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 mod account;
+mod growth;
 mod markers;
 
 use account::{Account, Pending};

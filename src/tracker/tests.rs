@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crc_fast::{CrcAlgorithm::Crc64Xz, checksum};
 use proptest::prelude::*;
 
-use super::account::{SPAN_AGE_MAX_MS, SPAN_ROWS_MAX};
+use super::account::SPAN_AGE_MAX_MS;
+use super::growth::SPAN_ROWS_MAX;
 use super::*;
 use crate::key::RowKey;
 use crate::ledger::Reason;
@@ -21,13 +22,13 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
         origin: ORIGIN,
         start_bytes: start,
         end_bytes: start + rows,
-        covered_bytes: start + rows,
         batches,
         rows,
         lines: rows,
         reasons: Reasons::default(),
         minutes: (rows > 0).then_some(((1, Level::Info), rows)).into_iter().collect(),
         running_ms: Some(60_000),
+        covered_bytes: start + rows,
         crc: checksum(Crc64Xz, &vec![b'\n'; usize::try_from(rows).unwrap()]),
         marker: id,
         unparsed: 0,

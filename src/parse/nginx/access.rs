@@ -92,9 +92,15 @@ fn push<'a>(key: &'a [u8], value: &'a [u8], record: &mut Record<'a>) {
 }
 
 fn level(status: &[u8]) -> Level {
-    match std::str::from_utf8(status).ok().and_then(|text| text.parse::<u32>().ok()) {
-        Some(500..) => Level::Error,
-        Some(400..) => Level::Warning,
+    if status.is_empty() || !status.iter().all(u8::is_ascii_digit) {
+        return Level::Info;
+    }
+    let number = status.iter().fold(0_u32, |number, digit| {
+        number.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
+    });
+    match number {
+        500.. => Level::Error,
+        400.. => Level::Warning,
         _ => Level::Info,
     }
 }

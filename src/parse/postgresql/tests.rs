@@ -119,9 +119,9 @@ fn a_time_is_read_in_its_zone() {
     assert_eq!(read("2031-05-04 07:11:12 -03"), Some((second, 0, 0)));
     assert_eq!(read("2031-05-04 15:41:12 +0530"), Some((second, 0, 0)));
     assert_eq!(read("2031-05-04 05:11:12 EST"), Some((second, 0, 0)));
-    assert_eq!(read("2031-05-04 12:11:12 NOWHERE"), Some((second, 0, 0)));
+    assert_eq!(read("2031-05-04 12:11:12 NOWHR"), Some((second, 0, 0)));
     let long = format!("2031-05-04 12:11:12 {}", "X".repeat(60));
-    assert_eq!(read(&long), Some((second, 0, 0)));
+    assert_eq!(read(&long), None);
     assert_eq!(read("2031-02-29 10:11:12 UTC"), None);
     assert_eq!(read("2031-05-04T10:11:12 UTC"), None);
     assert_eq!(read("2031-05-04"), None);

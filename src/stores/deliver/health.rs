@@ -27,17 +27,17 @@ struct At {
     /// Batches that wait for another try.
     waiting: usize,
     down_since: Option<Instant>,
-    /// Whether the way down was said, and when anything was said last.
+    /// Whether the way down was said.
     said: bool,
-    said_at: Option<Instant>,
+    /// When anything was said last.
+    told: Option<Instant>,
     last_success: Option<Instant>,
 }
 
 impl Health {
     pub(super) fn new(store: &'static str, metrics: StoreMetrics) -> Self {
         metrics.up.set(1.0);
-        let at =
-            At { waiting: 0, down_since: None, said: false, said_at: None, last_success: None };
+        let at = At { waiting: 0, down_since: None, said: false, told: None, last_success: None };
         Self { store, metrics, at: Mutex::new(at), recovered: Notify::new() }
     }
 
@@ -53,9 +53,9 @@ impl Health {
         let now = Instant::now();
         at.down_since = Some(now);
         self.metrics.up.set(0.0);
-        at.said = at.said_at.is_none_or(|said| now - said >= SAID_AGAIN_AFTER);
+        at.said = at.told.is_none_or(|told| now - told >= SAID_AGAIN_AFTER);
         if at.said {
-            at.said_at = Some(now);
+            at.told = Some(now);
             let store = self.store;
             tracing::warn!(
                 store,
@@ -74,7 +74,7 @@ impl Health {
         let now = Instant::now();
         self.metrics.up.set(1.0);
         if let Some(since) = at.down_since.take().filter(|_| at.said) {
-            at.said_at = Some(now);
+            at.told = Some(now);
             let (store, seconds) = (self.store, (now - since).as_secs());
             tracing::info!(store, "the store takes rows again after {seconds} s");
         }

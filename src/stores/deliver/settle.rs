@@ -169,7 +169,7 @@ impl<'a> Tries<'a> {
         mut error: StoreError,
     ) -> Result<Vec<NotRow>, StoreError> {
         let mut not_rows = Vec::new();
-        let mut refused = vec![0..batch.rows.len()];
+        let mut refused = std::iter::once(0..batch.rows.len()).collect::<Vec<_>>();
         loop {
             // while the store does not even take what it took before, nothing is learnt by halving
             if self.probe(batch.partition.table).await? != Some(false) {
@@ -213,7 +213,7 @@ impl<'a> Tries<'a> {
             match self.write(&Arc::new(part(batch, range.clone()))).await {
                 Ok(written) => not_rows.extend(expired_of(batch, range.start, &written)),
                 Err(Refused::Invalid(error)) if range.len() <= 1 => {
-                    found.push((range.start, error))
+                    found.push((range.start, error));
                 }
                 Err(Refused::Invalid(_)) => {
                     let middle = range.start + range.len() / 2;

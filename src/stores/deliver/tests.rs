@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Reaction::{Isolate, Retry, Stop, Wait};
 use super::*;
 use crate::batch::Row;
 use crate::key::{Layout, Partition, RowKey, Table};
@@ -272,7 +273,7 @@ async fn a_store_that_calls_everything_invalid_is_an_outage() {
     running.batches.send(batch(20..30)).await.unwrap();
     running.batches.send(batch_of(Table::Application, 30..33)).await.unwrap();
     assert_eq!(running.acks.recv().await.unwrap().pieces, [30]);
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_hours(1)).await;
     assert!(running.acks.try_recv().is_err() && running.store.letters.lock().unwrap().is_empty());
     let writes = running.store.writes.load(Ordering::Relaxed);
     assert!(writes < 3000, "{writes} writes in an hour");
@@ -289,7 +290,7 @@ async fn a_first_row_that_is_invalid_waits_for_another_row_to_be_taken() {
     let invalid = BTreeSet::from([1]);
     let mut running = start(ScriptedStore { invalid, ..ScriptedStore::default() });
     running.batches.send(batch(1..2)).await.unwrap();
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     assert!(running.acks.try_recv().is_err(), "nothing shows that the store takes rows");
     running.batches.send(batch(2..3)).await.unwrap();
     assert_eq!(running.acks.recv().await.unwrap().pieces, [2]);
@@ -376,7 +377,7 @@ async fn after_a_stop_what_is_in_flight_gets_its_time_and_no_more() {
     let running = start(ScriptedStore { hangs: true.into(), ..ScriptedStore::default() });
     running.batches.send(batch(0..1000)).await.unwrap();
     running.batches.send(batch(1000..1010)).await.unwrap();
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_hours(1)).await;
     let stopped = Instant::now();
     running.stop.cancel();
     assert_eq!(running.task.await.unwrap().unwrap(), Abandoned { batches: 2, rows: 1010 });
@@ -412,6 +413,5 @@ fn every_error_has_its_reaction() {
         StoreError::Newer { store, found: 2, known: 1 },
     ]
     .map(|error| error.reaction());
-    use Reaction::{Isolate, Retry, Stop, Wait};
     assert_eq!(told, [Retry, Retry, Wait, Wait, Isolate, Stop]);
 }
