@@ -32,7 +32,7 @@ fn main() {
         let (started, cpu) = (Instant::now(), cpu_time());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(fill(&dir, rows, files));
-        let (took, cpu) = (started.elapsed(), cpu_time() - cpu);
+        let (took, cpu) = (started.elapsed(), cpu_time().saturating_sub(cpu));
         let sizes = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
         let bytes: u64 = sizes.map(|data| data.len()).sum();
         println!(

@@ -6,15 +6,21 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::{Config, Machine};
+use crate::stores::open;
+
 pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod dead_letters;
 pub mod exit;
+pub mod logs;
 pub mod man;
+mod pager;
 pub mod parse;
 pub mod reload;
 pub mod run;
+pub mod schema;
 pub mod state;
 pub mod status;
 pub mod store;
@@ -75,13 +81,13 @@ pub enum Command {
     /// Show how lines would be stored, and store nothing
     Parse(parse::Args),
     /// Show, search, count and follow stored rows
-    Logs,
+    Logs(Box<logs::Args>),
     /// Prove that every byte of every file is accounted for
     Audit(audit::Args),
     /// Look at the state of this machine, or rebuild it from the store
     State(state::Args),
     /// Make and check the tables of the store
-    Schema,
+    Schema(schema::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters(dead_letters::Args),
     /// Print the completion script of a shell
@@ -110,8 +116,13 @@ impl Cli {
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),
+            Command::Logs(args) => {
+                drop(output);
+                let config = Config::load(&self.config, &Machine::here())?;
+                logs::run(args, || Ok(open::reader(&config.store)?))
+            }
             Command::Parse(args) => parse::run(args, args.open()?, output),
-            other => anyhow::bail!("{other:?} is not part of this build"),
+            Command::Schema(args) => schema::run(args, &self.config, output),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Says until when an answer is complete: from the watermarks, and from what is known to be lost.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -87,16 +88,17 @@ fn judge(
     };
     for (host, seen) in behind.iter().take(NAMED_MAX) {
         let host = super::output::escape::line(host);
-        line += &format!("; {host} {} behind", spoken(now_ms.saturating_sub(*seen)));
+        let _ = write!(line, "; {host} {} behind", spoken(now_ms.saturating_sub(*seen)));
     }
     if behind.len() > NAMED_MAX {
-        line += &format!("; {} more behind", behind.len() - NAMED_MAX);
+        let _ = write!(line, "; {} more behind", behind.len() - NAMED_MAX);
     }
     for receipt in receipts.iter().take(NAMED_MAX) {
-        line += &format!("; {}", loss(receipt));
+        let _ = write!(line, "; {}", loss(receipt));
     }
     if receipts.len() > NAMED_MAX {
-        line += &format!("; {} more losses (bitacora audit)", receipts.len() - NAMED_MAX);
+        let more = receipts.len() - NAMED_MAX;
+        let _ = write!(line, "; {more} more losses (bitacora audit)");
     }
     let complete = all > 0 && behind.is_empty() && receipts.is_empty();
     Completeness { line, complete }

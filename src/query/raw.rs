@@ -169,6 +169,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "what logrotate does")]
     fn a_line_is_found_also_after_its_file_was_renamed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("app.log");

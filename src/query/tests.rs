@@ -141,7 +141,7 @@ impl LogReader for ModelStore {
         done(Page { rows, exhausted })
     }
 
-    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>> {
+    fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         let mut counts = Vec::new();
         for (_, span) in self.spans.values() {
             for (&(minute, level), &count) in &span.minutes {

@@ -255,7 +255,7 @@ pub trait LogReader: Send + Sync {
     fn rows<'a>(&'a self, query: &'a RowQuery) -> Answer<'a, Page>;
 
     /// Counts of committed rows between two times, by minute, source, level and host.
-    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>>;
+    fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>>;
 
     /// Names of all sources.
     fn sources(&self) -> Answer<'_, Vec<String>>;

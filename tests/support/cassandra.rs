@@ -1,6 +1,7 @@
 //! Real Cassandra nodes for tests, by `scripts/cassandra`. Each is a cluster of its own.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
+#![allow(clippy::expect_used, reason = "all of it is tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -120,7 +121,7 @@ impl Node {
             datacenter: "datacenter1".to_owned(),
             replication: 1,
             consistency: "local_quorum".to_owned(),
-            ttl: Some(Duration::from_secs(90 * 86_400)),
+            ttl: Some(Duration::from_hours(90 * 24)),
             username: None,
             password_file: None,
             tls: None,

@@ -165,7 +165,7 @@ impl Printer {
     fn short(&self, out: &mut dyn Write, row: &StoredRow, format: &str) -> io::Result<()> {
         let time = self.time(row).strftime(format).to_string();
         let (on, off) = self.colour(row.level);
-        let head = format!("{time} {} {}", escape::line(&row.host), escape::line(&row.source),);
+        let head = format!("{time} {} {}", escape::line(&row.host), escape::line(&row.source));
         let level = if row.level == Level::Info { "" } else { row.level.name() };
         let gap = if level.is_empty() { "" } else { " " };
         let text = said(row);

@@ -55,7 +55,7 @@ pub async fn session(config: &Cassandra) -> Result<Session, StoreError> {
         .fetch_full_schema_metadata(false)
         // LZ4 frames double the client's CPU and gain nothing on a local network.
         .compression(None)
-        .schema_agreement_timeout(Duration::from_secs(60));
+        .schema_agreement_timeout(Duration::from_mins(1));
     if let Some(user) = &config.username {
         builder = builder.user(user, password(config.password_file.as_deref())?);
     }

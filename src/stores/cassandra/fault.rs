@@ -4,6 +4,8 @@
 //! waits: a missing table, a lost permission and a full disk are outages, whatever the server
 //! calls them.
 
+#![allow(clippy::needless_pass_by_value, reason = "these are given to map_err")]
+
 use std::time::Duration;
 
 use scylla::errors::{
@@ -117,12 +119,13 @@ fn answer(kind: &DbError, text: &str, waited: Duration) -> StoreError {
             StoreError::Timeout { store: NAME, waited }
         }
         DbError::Invalid if blames_the_tables(text) => schema(text),
+        DbError::Invalid if blames_the_server(text) => outage(text),
         DbError::Invalid => invalid(text),
         DbError::SyntaxError => schema(text),
         // Cassandra answers so to a request over its frame limit or its mutation limit.
         DbError::ProtocolError | DbError::ServerError if blames_the_size(text) => invalid(text),
         DbError::Unauthorized => {
-            outage(format!("{text}; grant the configured user MODIFY and SELECT on the keyspace"))
+            outage(format!("{text}; GRANT it to the user of store.cassandra.username"))
         }
         _ => outage(format!("{kind}: {text}")),
     }
@@ -135,6 +138,15 @@ fn blames_the_tables(text: &str) -> bool {
     let what = ["keyspace", "table", "column", "identifier"];
     missing.iter().any(|word| text.contains(word)) && what.iter().any(|word| text.contains(word))
         || text.contains("replication factor")
+}
+
+/// Cassandra's guardrails (a disk that is nearly full, a consistency that is not allowed) and its
+/// list of denied partitions speak of invalid requests too. Those on sizes do blame the row.
+fn blames_the_server(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    (text.contains("guardrail") && !text.contains("size violated"))
+        || text.contains("denylist")
+        || text.contains("consistency level")
 }
 
 fn blames_the_size(text: &str) -> bool {
@@ -164,8 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_an_outage_though_the_server_calls_the_request_invalid() {
+        for text in [
+            "Guardrail replica_disk_usage violated: Write request failed because disk usage \
+             exceeds failure threshold in at least one replica.",
+            "Guardrail write_consistency_levels violated: Provided value ONE is not allowed",
+            "Unable to write to denylisted partition [0x00]",
+        ] {
+            assert_eq!(of(DbError::Invalid, text), "outage", "{text}");
+        }
+    }
+
+    #[test]
     fn what_the_server_says_of_the_rows_is_their_fault() {
         assert_eq!(of(DbError::Invalid, "String didn't validate."), "invalid");
+        let value = "Guardrail column_value_size violated: Value of column message has size 9MiB";
+        assert_eq!(of(DbError::Invalid, value), "invalid");
         assert_eq!(
             of(DbError::ServerError, "CQL Message of size 17 exceeds allowed maximum of 16 bytes"),
             "invalid"

@@ -7,7 +7,7 @@ use scylla::response::PagingState;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::CqlDate;
 
-use super::{all_rows, prepare};
+use super::ask::{all_rows, prepare};
 use crate::key::{Layout, Table};
 use crate::stores::StoreError;
 
@@ -53,6 +53,8 @@ pub(super) fn day_of_cql(date: CqlDate) -> i32 {
     (date.0 ^ (1 << 31)).cast_signed()
 }
 
+type LayoutRow = (String, String, CqlDate, Option<i8>, Option<i16>);
+
 /// Reads the table.
 pub(super) struct ReadLayouts(PreparedStatement);
 
@@ -66,8 +68,7 @@ impl ReadLayouts {
 
     pub(super) async fn read(&self, session: &Session) -> Result<Layouts, StoreError> {
         let mut layouts = Layouts::default();
-        let rows: Vec<(String, String, CqlDate, Option<i8>, Option<i16>)> =
-            all_rows(session, &self.0, (), PagingState::start()).await?;
+        let rows: Vec<LayoutRow> = all_rows(session, &self.0, (), PagingState::start()).await?;
         for (table, source, from, slot_hours, shards) in rows {
             let (slot_hours, shards) = (slot_hours.unwrap_or(24), shards.unwrap_or(1));
             layouts.add(&table, source, day_of_cql(from), slot_hours, shards);

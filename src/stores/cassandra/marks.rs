@@ -9,8 +9,9 @@ use scylla::value::{CqlTimestamp, MaybeUnset};
 use scylla::{DeserializeRow, SerializeRow};
 use tokio::time::Instant;
 
+use super::ask::{all_rows, for_each, prepare};
+use super::fault;
 use super::origins::{path_bytes, path_of, unset};
-use super::{all_rows, fault, for_each, prepare};
 use crate::key::Table;
 use crate::ledger::{Cause, DeadLetter, LossReceipt, Watermark};
 use crate::stores::StoreError;

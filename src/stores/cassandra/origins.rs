@@ -12,7 +12,8 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlTimestamp, MaybeUnset};
 use scylla::{DeserializeRow, SerializeRow};
 
-use super::{Link, all_rows, at_once, for_each, prepare};
+use super::Link;
+use super::ask::{all_rows, at_once, for_each, prepare};
 use crate::key::Table;
 use crate::ledger::{
     Context, Encoding, KernelIdentity, OriginId, OriginRecord, Span, StoredOrigin,

@@ -7,29 +7,24 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use scylla::client::session::Session;
-use scylla::policies::retry::DefaultRetryPolicy;
 use scylla::response::PagingState;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlDate, CqlTimestamp};
-use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::ask::{all_rows, at_once, page, prepare_read};
+use super::keys::visit_table;
 use super::layout::day_of_cql;
 use super::rows::cql_date;
 use super::scan::{Scan, StatementsOfTable};
-use super::spans::counts_of;
 use super::stored::{ApplicationRow, InfrastructureRow, accepts, columns};
-use super::{CassandraStore, Link, all_rows, at_once, origins, page};
+use super::{CassandraStore, Link, origins};
 use crate::key::{Partition, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::stores::{Answer, CountKey, KeyVisitor, LogReader, Page, RowQuery, StoreError};
 
 /// How long a list of days or sources holds: `logs -f` asks every moment.
 const FRESH_MS: u64 = 2000;
-/// Into how many ranges of tokens a full scan is cut, and how many are read at once.
-const RANGES: i64 = 64;
-const RANGES_AT_ONCE: usize = 4;
-
 /// What is prepared for reading.
 pub(super) struct Statements {
     pub(super) infrastructure: StatementsOfTable,
@@ -37,17 +32,7 @@ pub(super) struct Statements {
     by_request: PreparedStatement,
     hours: PreparedStatement,
     next_source: PreparedStatement,
-    stats: PreparedStatement,
-}
-
-/// Prepares a statement for people: the driver may ask another node.
-pub(super) async fn prepare_read(
-    session: &Session,
-    text: String,
-) -> Result<PreparedStatement, StoreError> {
-    let mut statement = super::prepare(session, text).await?;
-    statement.set_retry_policy(Some(Arc::new(DefaultRetryPolicy::new())));
-    Ok(statement)
+    pub(super) stats: PreparedStatement,
 }
 
 impl Statements {
@@ -198,37 +183,6 @@ impl CassandraStore {
         let layouts = self.layouts.load_full();
         Scan::new(self, &link, &layouts, query).run().await
     }
-
-    async fn read_counts(
-        &self,
-        since_ms: i64,
-        until_ms: i64,
-    ) -> Result<Vec<(CountKey, u64)>, StoreError> {
-        let link = self.link().await?;
-        let (first, last) = (since_ms.div_euclid(60_000), (until_ms - 1).div_euclid(60_000));
-        if until_ms <= since_ms {
-            return Ok(Vec::new());
-        }
-        let hours = self.hours(&link).await?;
-        let wanted =
-            hours.iter().flat_map(|(&day, hours)| hours.iter().map(move |&hour| (day, hour)));
-        let jobs = wanted
-            .map(|(day, hour)| (day, hour, (i64::from(day) * 24 + i64::from(hour)) * 60))
-            .filter(|(_, _, minute)| *minute <= last && minute + 59 >= first)
-            .map(|(day, hour, minute)| {
-                let link = Arc::clone(&link);
-                async move { Ok((minute, stats_of_hour(&link, day, hour).await?)) }
-            });
-        let mut totals = Totals::default();
-        at_once(jobs.collect::<Vec<_>>(), |(minute, rows)| {
-            for row in rows {
-                totals.add(minute, first..=last, row);
-            }
-            true
-        })
-        .await?;
-        totals.finish(&link).await
-    }
 }
 
 async fn names_of_hour(link: Arc<Link>, day: i32, hour: i8) -> Result<Vec<String>, StoreError> {
@@ -246,55 +200,6 @@ async fn names_of_hour(link: Arc<Link>, day: i32, hour: i8) -> Result<Vec<String
             Some((name,)) => names.push(name),
             None => return Ok(names),
         }
-    }
-}
-
-type StatsRow = (String, i64, Option<String>, Option<String>);
-
-async fn stats_of_hour(link: &Link, day: i32, hour: i8) -> Result<Vec<StatsRow>, StoreError> {
-    let values = (CqlDate(cql_date(day)), hour);
-    all_rows(&link.session, &link.reads.stats, values, PagingState::start()).await
-}
-
-/// Sums by minute, source, level and host.
-#[derive(Default)]
-struct Totals {
-    rows: HashMap<CountKey, u64>,
-    /// Rows of statistics that were written before the host's name was known.
-    nameless: Vec<(i64, CountKey, u64)>,
-}
-
-impl Totals {
-    fn add(&mut self, hour: i64, wanted: std::ops::RangeInclusive<i64>, row: StatsRow) {
-        let (source, origin, host, counts) = row;
-        let Some(counts) = counts else { return };
-        for (level, counts) in counts_of(&counts) {
-            for (minute, count) in (hour..).zip(counts) {
-                if count == 0 || !wanted.contains(&minute) {
-                    continue;
-                }
-                let named = host.clone().unwrap_or_default();
-                let key = CountKey { minute, source: source.clone(), level, host: named };
-                if host.is_some() {
-                    *self.rows.entry(key).or_default() += count;
-                } else {
-                    self.nameless.push((origin, key, count));
-                }
-            }
-        }
-    }
-
-    async fn finish(mut self, link: &Link) -> Result<Vec<(CountKey, u64)>, StoreError> {
-        if !self.nameless.is_empty() {
-            let hosts = link.origins.hosts(&link.session).await?;
-            for (origin, mut key, count) in self.nameless {
-                key.host = hosts.get(&origin).cloned().unwrap_or_default();
-                *self.rows.entry(key).or_default() += count;
-            }
-        }
-        let mut rows: Vec<_> = self.rows.into_iter().collect();
-        rows.sort_unstable();
-        Ok(rows)
     }
 }
 
@@ -326,7 +231,7 @@ impl LogReader for CassandraStore {
         Box::pin(async move { self.note(self.read_rows(query).await) })
     }
 
-    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>> {
+    fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         Box::pin(async move { self.note(self.read_counts(since_ms, until_ms).await) })
     }
 
@@ -396,73 +301,6 @@ impl LogReader for CassandraStore {
     }
 }
 
-/// Reads all keys of a table, range of tokens by range of tokens; `false` when the visitor has
-/// had enough.
-async fn visit_table(
-    link: &Arc<Link>,
-    table: Table,
-    visitor: &mut (dyn FnMut(Table, RowKey) -> bool + Send),
-) -> Result<bool, StoreError> {
-    let (sender, mut pages) = mpsc::channel::<Result<Vec<RowKey>, StoreError>>(RANGES_AT_ONCE);
-    let next = Arc::new(std::sync::atomic::AtomicI64::new(0));
-    for _ in 0..RANGES_AT_ONCE {
-        let (link, sender, next) = (Arc::clone(link), sender.clone(), Arc::clone(&next));
-        tokio::spawn(async move {
-            loop {
-                let range = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if range >= RANGES {
-                    return;
-                }
-                let result = send_range(&link, table, range, &sender).await;
-                if let Err(error) = result {
-                    // Without a receiver nobody wants to know.
-                    drop(sender.send(Err(error)).await);
-                    return;
-                }
-            }
-        });
-    }
-    drop(sender);
-    while let Some(keys) = pages.recv().await {
-        if !keys?.into_iter().all(|key| visitor(table, key)) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// The tokens of a range: above the first, up to the second. No token is `i64::MIN`.
-fn tokens(range: i64) -> (i64, i64) {
-    const WIDTH: i64 = i64::MAX / RANGES * 2;
-    let start = |range: i64| i64::MIN.wrapping_add(WIDTH.wrapping_mul(range));
-    (start(range), if range == RANGES - 1 { i64::MAX } else { start(range + 1) })
-}
-
-async fn send_range(
-    link: &Link,
-    table: Table,
-    range: i64,
-    sender: &mpsc::Sender<Result<Vec<RowKey>, StoreError>>,
-) -> Result<(), StoreError> {
-    let (above, to) = tokens(range);
-    let mut next = Some(PagingState::start());
-    while let Some(from) = next.take() {
-        let statement = &link.reads.of(table).keys;
-        let (rows, more) =
-            page::<(CqlTimestamp, i64, i64)>(&link.session, statement, &(above, to), from).await?;
-        next = more;
-        let keys = rows.into_iter().map(|(timestamp, origin, offset_bytes)| RowKey {
-            timestamp_ms: timestamp.0,
-            origin,
-            offset_bytes,
-        });
-        if sender.send(Ok(keys.collect())).await.is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
 /// Rows of either table, as they are stored.
 pub(super) async fn page_of(
     link: &Link,
@@ -483,19 +321,4 @@ pub(super) async fn page_of(
             (rows.into_iter().filter_map(ApplicationRow::stored).collect(), next)
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ranges_cover_all_tokens_and_touch() {
-        assert_eq!(tokens(0).0, i64::MIN);
-        assert_eq!(tokens(RANGES - 1).1, i64::MAX);
-        for range in 1..RANGES {
-            assert_eq!(tokens(range - 1).1, tokens(range).0);
-            assert!(tokens(range).0 < tokens(range).1);
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! `bitacora schema check`: what the cluster is, and what it does not promise.
 
+use std::cmp::Ordering;
+
 use scylla::client::session::Session;
 use scylla::value::{CqlValue, Row};
 use serde::Serialize;
@@ -99,23 +101,21 @@ pub async fn check(config: &config::Cassandra) -> Result<Report, StoreError> {
 
 fn check_version(report: &mut Report) {
     let found = report.version;
-    if found == VERSION {
-        report.add(Weight::Fine, format!("the tables have version {found}"));
-    } else if found > VERSION {
-        report.add(
+    match found.cmp(&VERSION) {
+        Ordering::Equal => report.add(Weight::Fine, format!("the tables have version {found}")),
+        Ordering::Greater => report.add(
             Weight::Problem,
             format!(
                 "the tables have version {found}, this program knows {VERSION}; \
                  install a newer bitacora"
             ),
-        );
-    } else {
-        report.add(
+        ),
+        Ordering::Less => report.add(
             Weight::Problem,
             format!(
                 "the tables have version {found}, {VERSION} is needed; run `bitacora schema apply`"
             ),
-        );
+        ),
     }
 }
 
@@ -198,16 +198,13 @@ async fn check_replicas(
 
 /// With one replica an acknowledged row is as safe as that node's commit log.
 async fn check_commit_log(session: &Session, replicas: u32, report: &mut Report) {
-    let sync = match setting(session, "commitlog_sync").await {
-        Ok(Some(sync)) => sync,
-        Ok(None) | Err(_) => {
-            report.add(
-                Weight::Warning,
-                "the node does not say how it syncs its commit log; with one replica and a \
-                 periodic sync a power cut may lose rows that were acknowledged",
-            );
-            return;
-        }
+    let Ok(Some(sync)) = setting(session, "commitlog_sync").await else {
+        report.add(
+            Weight::Warning,
+            "the node does not say how it syncs its commit log; with one replica and a \
+             periodic sync a power cut may lose rows that were acknowledged",
+        );
+        return;
     };
     if sync != "periodic" {
         report

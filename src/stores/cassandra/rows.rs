@@ -11,7 +11,8 @@ use scylla::serialize::writers::RowWriter;
 use scylla::statement::batch::{Batch as Request, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
-use super::{fault, prepare};
+use super::ask::prepare;
+use super::fault;
 use crate::batch::{ApplicationColumns, Batch, Row};
 use crate::key::Table;
 use crate::stores::StoreError;
@@ -148,7 +149,7 @@ pub(super) struct CellsIter<'a> {
     next: usize,
 }
 
-impl<'bv> BatchValuesIterator<'bv> for CellsIter<'_> {
+impl BatchValuesIterator<'_> for CellsIter<'_> {
     fn serialize_next(
         &mut self,
         _: &RowSerializationContext<'_>,
@@ -224,13 +225,11 @@ fn cell(writer: &mut RowWriter, value: &[u8]) -> Result<(), SerializationError> 
 
 /// An absent column is unset: a null would be a tombstone.
 fn optional(writer: &mut RowWriter, value: Option<&[u8]>) -> Result<(), SerializationError> {
-    match value {
-        Some(value) => cell(writer, value),
-        None => {
-            writer.make_cell_writer().set_unset();
-            Ok(())
-        }
-    }
+    let Some(value) = value else {
+        writer.make_cell_writer().set_unset();
+        return Ok(());
+    };
+    cell(writer, value)
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use scylla::response::PagingState;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlDate, CqlTimestamp};
 
+use super::ask::{at_once, prepare_read};
 use super::layout::Layouts;
-use super::read::{page_of, prepare_read};
+use super::read::page_of;
 use super::rows::cql_date;
 use super::stored::{accepts, columns};
-use super::{CassandraStore, Link, at_once};
+use super::{CassandraStore, Link};
 use crate::key::{CLASSES, DAY_MS, RowKey, Table, class, day_of};
 use crate::record::Level;
 use crate::stores::{Page, RowQuery, StoreError, StoredRow};

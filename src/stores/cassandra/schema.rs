@@ -43,7 +43,7 @@ pub const MIGRATIONS: [Migration; 4] = [
 ];
 
 /// The version that this program writes.
-pub const VERSION: u32 = MIGRATIONS.len() as u32;
+pub const VERSION: u32 = 4;
 
 /// How long a host may hold the lock; a crashed one loses it after this time.
 const LOCK_SECONDS: u32 = 300;
@@ -52,7 +52,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(330);
 /// Waits between two looks at the lock.
 const LOCK_POLL: Duration = Duration::from_millis(250);
 /// A statement that changes tables may take longer than one that writes a row.
-const DDL_TIMEOUT: Duration = Duration::from_secs(60);
+const DDL_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Migration {
     /// Its statements, without comments, with the words of the configuration filled in.
@@ -322,7 +322,7 @@ mod tests {
             datacenter: "it's".to_owned(),
             replication: 3,
             consistency: "local_quorum".to_owned(),
-            ttl: Some(Duration::from_secs(86_400)),
+            ttl: Some(Duration::from_hours(24)),
             username: None,
             password_file: None,
             tls: None,

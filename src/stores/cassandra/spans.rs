@@ -9,9 +9,9 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::{CqlDate, CqlTimestamp, MaybeUnset};
 use scylla::{DeserializeRow, SerializeRow};
 
+use super::ask::{all_rows, at_once, for_each, prepare};
 use super::origins::unset;
 use super::rows::cql_date;
-use super::{all_rows, at_once, for_each, prepare};
 use crate::key::Table;
 use crate::ledger::{Carried, Marker, MinuteCounts, OriginId, Reasons, Span};
 use crate::record::Level;

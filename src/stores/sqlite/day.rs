@@ -10,6 +10,7 @@
 //! are read by merging a few ordered runs. WARNING and above have a partial index by time: they
 //! are few, and a full index on the level cost about a quarter of the speed of writing.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
@@ -43,7 +44,8 @@ fn schema() -> String {
                  traceback TEXT, duration_ms REAL,"
             }
         };
-        sql += &format!(
+        let _ = write!(
+            sql,
             "CREATE TABLE {name} (
                source TEXT NOT NULL, timestamp INTEGER NOT NULL, origin INTEGER NOT NULL,
                offset_bytes INTEGER NOT NULL, level TEXT NOT NULL, message TEXT NOT NULL,
@@ -54,7 +56,7 @@ fn schema() -> String {
     }
     sql += "CREATE INDEX application_logs_request ON application_logs (request_id)
               WHERE request_id IS NOT NULL;";
-    sql += &format!("PRAGMA user_version = {VERSION};");
+    let _ = write!(sql, "PRAGMA user_version = {VERSION};");
     sql
 }
 

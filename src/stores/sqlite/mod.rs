@@ -52,7 +52,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { days_open_max: 8, settle_after: Duration::from_secs(600) }
+        Self { days_open_max: 8, settle_after: Duration::from_mins(10) }
     }
 }
 

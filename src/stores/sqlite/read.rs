@@ -6,6 +6,8 @@
 //! leaving WAL mode.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
@@ -13,7 +15,7 @@ use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::day::{GRAVE, uuid_text};
 use super::{NAME, facts, files, index};
-use crate::key::{RowKey, Table, day_of};
+use crate::key::{DAY_MS, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::record::Level;
 use crate::stores::{
@@ -68,7 +70,10 @@ impl SqliteReader {
         }
         let mut days = self.days()?;
         let (since, until) = bounds(query);
-        days.retain(|day| (day_of(since)..=day_of(until.saturating_sub(1))).contains(day));
+        days.retain(|day| {
+            let start = i64::from(*day) * DAY_MS;
+            start < until && start + DAY_MS > since
+        });
         if query.newest_first {
             days.reverse();
         }
@@ -120,6 +125,13 @@ fn bounds(query: &RowQuery) -> (i64, i64) {
     (since, until)
 }
 
+/// Text of one page: a page may end early, because rows may be long.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
+fn text_bytes(row: &StoredRow) -> usize {
+    row.message.len() + row.metadata.len()
+}
+
 /// Adds the rows of one day to the page; answers whether the page is full.
 fn read_day(connection: &Connection, query: &RowQuery, page: &mut Page) -> Sql<bool> {
     // all runs of the merge see one moment
@@ -136,22 +148,31 @@ fn read_day(connection: &Connection, query: &RowQuery, page: &mut Page) -> Sql<b
             query.sources.clone()
         };
         for source in sources {
-            runs.push((table, statement(&moment, table, &source, query)?));
+            let parts = parts(query)
+                .into_iter()
+                .map(|part| statement(&moment, table, &source, query, &part))
+                .collect::<Sql<Vec<_>>>()?;
+            runs.push((table, parts));
         }
     }
     let mut merge: Vec<Run<'_>> = Vec::new();
-    for (table, statement) in &mut runs {
-        let mut run = Run { table: *table, rows: statement.raw_query(), head: None };
+    for (table, parts) in &mut runs {
+        let parts = parts.iter_mut().map(Statement::raw_query).collect();
+        let mut run = Run { table: *table, parts, head: None };
         if run.advance()? {
             merge.push(run);
         }
     }
+    let mut bytes: usize = page.rows.iter().map(text_bytes).sum();
     while let Some(at) = first_run(&merge, query.newest_first) {
-        if page.rows.len() >= query.limit {
+        if page.rows.len() >= query.limit || bytes >= PAGE_BYTES_MAX {
             return Ok(true);
         }
         let Some(run) = merge.get_mut(at) else { break };
-        page.rows.extend(run.head.take());
+        if let Some(row) = run.head.take() {
+            bytes += text_bytes(&row);
+            page.rows.push(row);
+        }
         if !run.advance()? {
             merge.swap_remove(at);
         }
@@ -159,16 +180,23 @@ fn read_day(connection: &Connection, query: &RowQuery, page: &mut Page) -> Sql<b
     Ok(false)
 }
 
-/// One ordered run of the merge: a source of a table.
+/// One ordered run of the merge: a source of a table, in parts that follow each other.
 struct Run<'a> {
     table: Table,
-    rows: Rows<'a>,
+    parts: VecDeque<Rows<'a>>,
     head: Option<StoredRow>,
 }
 
 impl Run<'_> {
     fn advance(&mut self) -> Sql<bool> {
-        self.head = self.rows.next()?.map(|row| stored_row(self.table, row)).transpose()?;
+        self.head = None;
+        while let Some(part) = self.parts.front_mut() {
+            if let Some(row) = part.next()? {
+                self.head = Some(stored_row(self.table, row)?);
+                break;
+            }
+            self.parts.pop_front();
+        }
         Ok(self.head.is_some())
     }
 }
@@ -209,6 +237,26 @@ fn sources_of(connection: &Connection, table: Table) -> Sql<Vec<String>> {
 const APPLICATION: [&str; 6] =
     ["logger", "request_id", "user_id", "session_id", "traceback", "duration_ms"];
 
+/// A condition on the key, with its values.
+pub(super) type Part = (String, Vec<i64>);
+
+/// The rows after a key, in parts of which each is one range of the key's tree. (A comparison of
+/// row values would say it in one, but it is not always planned as a range.)
+pub(super) fn parts(query: &RowQuery) -> Vec<Part> {
+    let Some(RowKey { timestamp_ms, origin, offset_bytes }) = query.after else {
+        return vec![(String::new(), Vec::new())];
+    };
+    let than = if query.newest_first { '<' } else { '>' };
+    vec![
+        (
+            format!(" AND timestamp = ? AND origin = ? AND offset_bytes {than} ?"),
+            vec![timestamp_ms, origin, offset_bytes],
+        ),
+        (format!(" AND timestamp = ? AND origin {than} ?"), vec![timestamp_ms, origin]),
+        (format!(" AND timestamp {than} ?"), vec![timestamp_ms]),
+    ]
+}
+
 /// The ordered rows of one source. There is no LIMIT: a statement does no work for rows that
 /// nobody steps to.
 fn statement<'c>(
@@ -216,15 +264,39 @@ fn statement<'c>(
     table: Table,
     source: &str,
     query: &RowQuery,
+    part: &Part,
 ) -> Sql<Statement<'c>> {
-    let columns = match table {
+    let (sql, values) = question(table, source, query, part);
+    let mut statement = connection.prepare(&sql)?;
+    for (at, value) in values.iter().enumerate() {
+        statement.raw_bind_parameter(at + 1, value)?;
+    }
+    Ok(statement)
+}
+
+/// The words of a statement and its values. Indexes are named: without statistics the planner
+/// takes the key, and there are none.
+pub(super) fn question(
+    table: Table,
+    source: &str,
+    query: &RowQuery,
+    (condition, bounds): &Part,
+) -> (String, Vec<Value>) {
+    let name = table.name();
+    let more = match table {
         Table::Infrastructure => String::new(),
         Table::Application => format!(", {}", APPLICATION.join(", ")),
     };
+    let is_grave = |level: &Level| *level >= Level::Warning;
+    let grave = !query.levels.is_empty() && query.levels.iter().all(is_grave);
+    let index = match query.request_id {
+        Some(_) => format!("INDEXED BY {name}_request"),
+        None if grave => format!("INDEXED BY {name}_grave"),
+        None => String::new(),
+    };
     let mut sql = format!(
-        "SELECT timestamp, origin, offset_bytes, source, level, message, host, metadata{columns} \
-         FROM {} WHERE source = ?",
-        table.name()
+        "SELECT timestamp, origin, offset_bytes, source, level, message, host, metadata{more} \
+         FROM {name} {index} WHERE source = ?"
     );
     let mut values: Vec<Value> = vec![source.to_owned().into()];
     if let Some(since) = query.since_ms {
@@ -235,17 +307,13 @@ fn statement<'c>(
         sql += " AND timestamp < ?";
         values.push(until.into());
     }
-    if let Some(RowKey { timestamp_ms, origin, offset_bytes }) = query.after {
-        let than = if query.newest_first { '<' } else { '>' };
-        sql += &format!(" AND (timestamp, origin, offset_bytes) {than} (?, ?, ?)");
-        values.extend([timestamp_ms.into(), origin.into(), offset_bytes.into()]);
+    sql += condition;
+    values.extend(bounds.iter().copied().map(Value::from));
+    if grave {
+        // word for word what the partial index says, or it cannot be used
+        let _ = write!(sql, " AND {GRAVE}");
     }
-    let is_grave = |level: &Level| *level >= Level::Warning;
     if !query.levels.is_empty() {
-        if query.levels.iter().all(is_grave) {
-            // word for word what the partial index says, or it is not used
-            sql += &format!(" AND {GRAVE}");
-        }
         one_of(&mut sql, "level", query.levels.len());
         values.extend(query.levels.iter().map(|level| level.name().to_owned().into()));
     }
@@ -258,16 +326,12 @@ fn statement<'c>(
         values.push(uuid_text(id).into());
     }
     let order = if query.newest_first { "DESC" } else { "ASC" };
-    sql += &format!(" ORDER BY timestamp {order}, origin {order}, offset_bytes {order}");
-    let mut statement = connection.prepare(&sql)?;
-    for (at, value) in values.iter().enumerate() {
-        statement.raw_bind_parameter(at + 1, value)?;
-    }
-    Ok(statement)
+    let _ = write!(sql, " ORDER BY timestamp {order}, origin {order}, offset_bytes {order}");
+    (sql, values)
 }
 
 fn one_of(sql: &mut String, column: &str, count: usize) {
-    *sql += &format!(" AND {column} IN ({})", vec!["?"; count].join(", "));
+    let _ = write!(sql, " AND {column} IN ({})", vec!["?"; count].join(", "));
 }
 
 fn stored_row(table: Table, row: &Row<'_>) -> Sql<StoredRow> {
@@ -330,7 +394,7 @@ impl LogReader for SqliteReader {
         done(self.page(query))
     }
 
-    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>> {
+    fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         done(self.index(|connection| facts::counts(connection, since_ms, until_ms)))
     }
 

@@ -23,6 +23,9 @@ pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// A change of `index.db`; done again if its transaction is.
 pub type Change = Box<dyn Fn(&Connection) -> rusqlite::Result<()> + Send>;
 
+/// A batch and who waits for it.
+type Waiting = (Arc<Batch>, Reply<Written>);
+
 /// What the thread is asked to do.
 pub enum Work {
     /// Writes the rows of a batch.
@@ -114,7 +117,7 @@ impl Writer {
 
     /// Does everything that waits; answers who asked for the end.
     fn group(&mut self, group: Vec<Job>) -> Option<Reply<()>> {
-        let mut writes: BTreeMap<i32, Vec<(Arc<Batch>, Reply<Written>)>> = BTreeMap::new();
+        let mut writes: BTreeMap<i32, Vec<Waiting>> = BTreeMap::new();
         let mut changes = Vec::new();
         let mut asks = Vec::new();
         let mut close = None;
@@ -226,7 +229,8 @@ impl Writer {
         }
     }
 
-    fn look_after_files(&mut self) {
+    /// Closes days that are idle, and settles those that could not be settled before.
+    pub fn look_after_files(&mut self) {
         let idle = self.options.settle_after;
         while let Some(at) = self.days.iter().position(|open| open.used.elapsed() >= idle) {
             let open = self.days.remove(at);
