@@ -357,7 +357,7 @@ fn a_full_state_directory_loses_nothing_and_is_said() {
     }
     eventually("the full directory is said", || {
         let said = daemon.said().to_lowercase();
-        said.contains("full") || said.contains("no space")
+        said.contains("no room") || said.contains("no space")
     });
     fs::remove_file(&ballast).unwrap();
     all_arrives(&site, &mut ledger);
