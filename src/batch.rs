@@ -106,3 +106,24 @@ impl Batch {
         self.stamp + i64::try_from(index).unwrap_or(i64::MAX - self.stamp)
     }
 }
+
+/// Batches whose rows are stored, to be used again: from `stores::deliver` back to the workers.
+#[derive(Debug, Default)]
+pub struct Spare(std::sync::Mutex<Vec<Batch>>);
+
+impl Spare {
+    const KEPT_MAX: usize = 16;
+
+    /// One of them, as it was when it was stored.
+    pub fn take(&self) -> Option<Batch> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
+    }
+
+    /// Keeps a batch; drops it where there are enough.
+    pub fn give(&self, batch: Batch) {
+        let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.len() < Self::KEPT_MAX {
+            kept.push(batch);
+        }
+    }
+}

@@ -40,8 +40,15 @@ pub enum LockError {
 /// A directory that is ours until this is dropped, or the process ends in any way.
 #[derive(Debug)]
 pub struct DirLock {
-    // the kernel frees the lock when the last descriptor closes
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // the kernel frees it with the last descriptor, but a child that was just forked may hold
+        // a copy of ours for a moment
+        flock(&self.file, FlockOperation::Unlock).unwrap_or(());
+    }
 }
 
 /// Takes the lock of `dir`, without waiting.
@@ -75,7 +82,7 @@ pub fn lock_dir(dir: &Path) -> Result<DirLock, LockError> {
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
     drop(noted);
-    Ok(DirLock { _file: file })
+    Ok(DirLock { file })
 }
 
 /// Makes a directory (mode 0750) and its parents, and syncs the parent of the first that was new.

@@ -6,6 +6,7 @@
 // ground: imports nothing of ours but each other
 pub mod backoff;
 pub mod batch;
+pub mod crc;
 pub mod durable;
 pub mod key;
 pub mod ledger;
@@ -24,10 +25,12 @@ pub mod tracker;
 pub mod worker;
 
 // what holds it
-// pub mod daemon;
+pub mod daemon;
+pub mod telemetry;
 
 // what looks at stored rows
 pub mod maintain;
+pub mod query;
 
 // what people see of it
 pub mod cli;

@@ -110,6 +110,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Empties the record and keeps its memory.
+    #[inline]
     pub fn clear(&mut self) {
         self.time = None;
         self.level = Level::Info;
@@ -125,6 +126,7 @@ impl<'a> Record<'a> {
     }
 
     /// Adds a field whose key and value are borrowed; an empty value has no key.
+    #[inline]
     pub fn push(&mut self, key: &'a [u8], value: &'a [u8]) {
         if !value.is_empty() {
             self.fields.push(Field { key: Cow::Borrowed(key), value: Cow::Borrowed(value) });
@@ -132,6 +134,7 @@ impl<'a> Record<'a> {
     }
 
     /// Adds a field with text of its own; an empty value has no key.
+    #[inline]
     pub fn push_text(&mut self, key: impl Into<Text<'a>>, value: impl Into<Text<'a>>) {
         let value = value.into();
         if !value.is_empty() {

@@ -4,6 +4,10 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::config::LoadError;
+use crate::daemon::DaemonError;
+use crate::daemon::control::ControlError;
+use crate::durable::LockError;
+use crate::state::StateError;
 use crate::stores::StoreError;
 
 /// Done, or found.
@@ -65,7 +69,44 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             | StoreError::Newer { .. } => UNAVAILABLE,
         });
     }
+    if let Some(state) = cause.downcast_ref::<StateError>() {
+        return Some(code_of_state(state));
+    }
+    if let Some(daemon) = cause.downcast_ref::<DaemonError>() {
+        return match daemon {
+            DaemonError::State(state) => Some(code_of_state(state)),
+            DaemonError::Store(_) => Some(UNAVAILABLE),
+            DaemonError::Http { source, .. } | DaemonError::Control { source, .. } => {
+                Some(code_of_io(source))
+            }
+            DaemonError::Machine(error) => Some(code_of_io(error)),
+            DaemonError::Tail(_) => Some(IO),
+            DaemonError::Metrics(_) => Some(INTERNAL),
+        };
+    }
+    if let Some(control) = cause.downcast_ref::<ControlError>() {
+        return Some(match control {
+            ControlError::Absent { source, .. } | ControlError::Broken { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                PERMISSION
+            }
+            ControlError::Absent { .. } => UNAVAILABLE,
+            ControlError::Broken { .. } => IO,
+        });
+    }
     cause.downcast_ref::<io::Error>().map(code_of_io)
+}
+
+fn code_of_state(error: &StateError) -> u8 {
+    match error {
+        StateError::Lock(LockError::Held { .. }) => TRY_LATER,
+        StateError::Lock(_) | StateError::Directory { .. } | StateError::ReadOnly { .. } => {
+            PERMISSION
+        }
+        StateError::Newer { .. } => CONFIGURATION,
+        StateError::Full { .. } | StateError::Damaged { .. } | StateError::Io { .. } => IO,
+    }
 }
 
 fn code_of_io(error: &io::Error) -> u8 {

@@ -6,11 +6,24 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::{Config, Machine};
+use crate::stores::open;
+
+pub mod audit;
 pub mod check;
 pub mod completions;
+pub mod dead_letters;
 pub mod exit;
+pub mod logs;
 pub mod man;
+mod pager;
+pub mod parse;
+pub mod reload;
+pub mod run;
 pub mod schema;
+pub mod state;
+pub mod status;
+pub mod store;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -24,6 +37,12 @@ Exit codes: 0 done or found, 1 nothing found or not clean, 2 usage, 69 store una
 70 internal, 74 input or output, 75 try later, 77 permission, 78 configuration.
 
 Manuals: `bitacora man`, `bitacora man COMMAND`, `bitacora man bitacora.toml`.";
+
+const RUN_HELP: &str = "\
+Stays in the foreground; stderr is its log (BITACORA_LOG=debug says more). SIGTERM and SIGINT
+drain what was read and stop; a second one ends at once, and what was not stored is read again at
+the next start. SIGHUP, like `bitacora reload`, takes a changed configuration.
+BITACORA_EVENTS=off reads by timer alone, for file systems that send no events.";
 
 /// Carries log files into a store, each line exactly once, and proves it
 ///
@@ -51,25 +70,26 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Carry logs: follow the files and write their lines to the store
+    #[command(after_help = RUN_HELP)]
     Run,
     /// Tell whether everything is right: configuration, permissions, files, parsers
     Check(check::Args),
     /// Make the running daemon take the changed configuration
-    Reload,
+    Reload(reload::Args),
     /// Tell how the running daemon does: sources, backlog, store
-    Status,
+    Status(status::Args),
     /// Show how lines would be stored, and store nothing
-    Parse,
+    Parse(parse::Args),
     /// Show, search, count and follow stored rows
-    Logs,
+    Logs(Box<logs::Args>),
     /// Prove that every byte of every file is accounted for
-    Audit,
+    Audit(audit::Args),
     /// Look at the state of this machine, or rebuild it from the store
-    State,
+    State(state::Args),
     /// Make and check the tables of the store
     Schema(schema::Args),
     /// Look at rows that the store refused, try them again, or drop them
-    DeadLetters,
+    DeadLetters(dead_letters::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual
@@ -87,11 +107,22 @@ impl Cli {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let output = io::stdout().lock();
         match &self.command {
+            Command::Run => run::run(&self.config),
+            Command::Reload(args) => reload::run(args, &self.config, output),
+            Command::Status(args) => status::run(args, &self.config, output),
+            Command::Audit(args) => audit::run(args, &self.config, output),
+            Command::State(args) => state::run(args, &self.config, output),
+            Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),
+            Command::Logs(args) => {
+                drop(output);
+                let config = Config::load(&self.config, &Machine::here())?;
+                logs::run(args, || Ok(open::reader(&config.store)?))
+            }
+            Command::Parse(args) => parse::run(args, args.open()?, output),
             Command::Schema(args) => schema::run(args, &self.config, output),
-            other => anyhow::bail!("{other:?} is not part of this build"),
         }
     }
 }

@@ -69,7 +69,11 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Answers until `stop`.
-pub async fn serve(listener: UnixListener, questions: mpsc::Sender<Question>, stop: CancellationToken) {
+pub async fn serve(
+    listener: UnixListener,
+    questions: mpsc::Sender<Question>,
+    stop: CancellationToken,
+) {
     loop {
         let stream = tokio::select! {
             () = stop.cancelled() => return,

@@ -221,17 +221,11 @@ impl Health {
         self.store_answers();
     }
 
-    /// Rows became dead letters.
-    pub fn dead_letters(&self, count: u64) {
-        self.process.dead_letters.increment(count);
-        self.inner().store.dead_letters += count;
-    }
-
     /// The store has answered well. Said once.
     pub fn store_answers(&self) {
         let mut inner = self.inner();
-        self.store.up.set(1.0);
         if !inner.store.up {
+            self.store.up.set(1.0);
             inner.store.up = true;
             inner.store.problem = None;
             tracing::info!(store = inner.store.kind, "the store answers again");
@@ -244,10 +238,13 @@ impl Health {
         self.store.up.set(0.0);
         let mut inner = self.inner();
         let problem = error.to_string();
-        if inner.store.up || inner.store.problem.as_deref().map(first_words) != Some(first_words(&problem)) {
+        if inner.store.up
+            || inner.store.problem.as_deref().map(first_words) != Some(first_words(&problem))
+        {
             tracing::warn!(store = inner.store.kind, "{problem}; nothing is lost, reading waits");
         }
         inner.store.up = false;
+        self.store.trouble(problem.clone());
         inner.store.problem = Some(problem);
     }
 
@@ -286,11 +283,6 @@ impl Health {
         self.inner().stopping = true;
     }
 
-    /// Brings figures up to date that are made when asked for.
-    pub fn refresh(&self) {
-        self.store.up.set(if self.inner().store.up { 1.0 } else { 0.0 });
-    }
-
     /// Whether every loop moves.
     ///
     /// # Errors
@@ -326,6 +318,17 @@ impl Health {
         Ok("ready".to_owned())
     }
 
+    /// What recovery and the tracker know of the store, and what delivery knows.
+    fn store_status(&self, known: &StoreStatus) -> StoreStatus {
+        let (up, problem) = self.store.state();
+        StoreStatus {
+            kind: known.kind.clone(),
+            up: up && known.up,
+            problem: known.problem.clone().or(problem),
+            dead_letters: self.store.dead_letters(),
+        }
+    }
+
     /// Everything, for `bitacora status`.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -338,7 +341,7 @@ impl Health {
             started_ms: self.started_ms,
             ready: ready.is_ok(),
             problem: ready.err().or_else(|| inner.state_problem.clone()),
-            store: inner.store.clone(),
+            store: self.store_status(&inner.store),
             sources: inner
                 .sources
                 .iter()
@@ -367,11 +370,7 @@ pub struct FilesSeen {
 }
 
 fn new_source(name: &str) -> Source {
-    Source {
-        metrics: SourceMetrics::new(name),
-        status: SourceStatus::default(),
-        pieced_bytes: 0,
-    }
+    Source { metrics: SourceMetrics::new(name), status: SourceStatus::default(), pieced_bytes: 0 }
 }
 
 /// The part of a message that says what kind of trouble it is; drivers add addresses and times.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::announce::{FIRST_WAIT, MAX_WAIT};
 use super::clock::{wall_ms, wall_us};
 use super::health::Health;
 use super::tail::{Command, TailHandle};
@@ -57,8 +58,6 @@ pub enum Track {
         /// Rows by source.
         amended: BTreeMap<String, u64>,
     },
-    /// A batch is dealt with.
-    Acked(Ack),
     /// No more comes of this origin.
     Finish(OriginId),
     /// The tailer has handed out all that it saw at this time; ends by origin of each source that
@@ -143,24 +142,35 @@ struct Desk {
 }
 
 /// Runs until all senders are gone and everything that can be committed is.
-pub async fn run(tracking: Tracking, ttl_s: Option<i64>, mut messages: mpsc::Receiver<Track>) {
+pub async fn run(
+    tracking: Tracking,
+    ttl_s: Option<i64>,
+    mut messages: mpsc::Receiver<Track>,
+    mut acks: mpsc::Receiver<Ack>,
+) {
     let watch = super::watermarks::Watch::new(tracking.host.clone());
     let tracker = Tracker::new(ttl_s);
     let mut desk = Desk { tracking, tracker, finished: HashSet::new(), watch };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    let (mut more, mut more_acks) = (true, true);
+    while more || more_acks {
         tokio::select! {
-            message = messages.recv() => match message {
-                Some(message) => {
-                    desk.take(message);
-                    while let Ok(message) = messages.try_recv() {
-                        desk.take(message);
-                    }
-                }
-                None => break,
+            message = messages.recv(), if more => match message {
+                Some(message) => desk.take(message),
+                None => more = false,
+            },
+            ack = acks.recv(), if more_acks => match ack {
+                Some(ack) => desk.acked(&ack),
+                None => more_acks = false,
             },
             _ = tick.tick() => {}
+        }
+        while let Ok(message) = messages.try_recv() {
+            desk.take(message);
+        }
+        while let Ok(ack) = acks.try_recv() {
+            desk.acked(&ack);
         }
         let spans = desk.tracker.due(wall_ms());
         if !desk.commit(spans).await {
@@ -200,7 +210,6 @@ impl Desk {
                     self.tracker.piece(piece, now_ms);
                 }
             }
-            Track::Acked(ack) => self.tracker.acked(&ack.pieces, &ack.not_rows, now_ms),
             Track::Finish(origin) => {
                 if !self.tracker.forget(origin) {
                     self.finished.insert(origin);
@@ -208,6 +217,11 @@ impl Desk {
             }
             Track::Seen(seen) => self.watch.seen(&seen, &self.tracking.health),
         }
+    }
+
+    /// A batch is dealt with.
+    fn acked(&mut self, ack: &Ack) {
+        self.tracker.acked(&ack.pieces, &ack.not_rows, wall_ms());
     }
 
     /// The last span of the run before, if reading goes on at its end.
@@ -227,7 +241,7 @@ impl Desk {
             return true;
         }
         let stamp = self.tracking.stamps.take(spans.len(), wall_us());
-        let mut backoff = Backoff::new(u64::from(std::process::id()));
+        let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT, stamp.unsigned_abs());
         loop {
             let written = tokio::select! {
                 written = self.tracking.store.put_spans(&spans, stamp) => written,
@@ -236,7 +250,7 @@ impl Desk {
             let Err(error) = written else { break };
             self.tracking.health.store_refused(&error);
             tokio::select! {
-                () = tokio::time::sleep(backoff.next_wait()) => {}
+                () = tokio::time::sleep(backoff.next()) => {}
                 () = self.tracking.give_up.cancelled() => return false,
             }
         }
@@ -258,7 +272,8 @@ impl Desk {
                 self.finished.remove(&done.origin);
             }
         }
-        let ends = committed.iter().map(|done| (done.origin, done.end_bytes, done.marker)).collect();
+        let ends =
+            committed.iter().map(|done| (done.origin, done.end_bytes, done.marker)).collect();
         self.tracking.tail.tell(Command::Committed(ends));
     }
 

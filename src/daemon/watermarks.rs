@@ -74,7 +74,10 @@ impl Watch {
             while let Some(wanted) = source.waiting.front() {
                 let stored = |(origin, end): (&OriginId, &u64)| {
                     let committed = self.committed.get(origin).copied();
-                    tracker.covered(*origin).max(committed).is_some_and(|covered| covered >= *end)
+                    tracker
+                        .covered_bytes(*origin)
+                        .max(committed)
+                        .is_some_and(|covered| covered >= *end)
                 };
                 if !wanted.ends.iter().all(stored) {
                     break;

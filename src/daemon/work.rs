@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::track::Track;
-use crate::batch::Batch;
+use crate::batch::{Batch, Spare};
 use crate::sources::Input;
 use crate::worker::{Output, Worker};
 
@@ -52,7 +52,7 @@ pub struct Outlets {
     /// To the tracker.
     pub track: mpsc::Sender<Track>,
     /// Batches that are stored, to be used again.
-    pub spare: Arc<std::sync::Mutex<Vec<Batch>>>,
+    pub spare: Arc<Spare>,
     /// Wakes the tailer when there is room.
     pub wake_tailer: Box<dyn Fn() + Send>,
     /// How long an open record of a source waits before it is shipped early, in milliseconds.
@@ -64,7 +64,11 @@ pub struct Outlets {
 /// # Errors
 ///
 /// The thread cannot be started.
-pub fn start(index: usize, worker: Worker, outlets: Outlets) -> std::io::Result<(Desk, JoinHandle<()>)> {
+pub fn start(
+    index: usize,
+    worker: Worker,
+    outlets: Outlets,
+) -> std::io::Result<(Desk, JoinHandle<()>)> {
     let (inputs, receiver) = sync_channel(INPUTS_WAITING_MAX);
     let waiting = Arc::new(AtomicUsize::new(0));
     let desk = Desk { inputs, waiting: Arc::clone(&waiting) };
@@ -154,8 +158,7 @@ impl Shift {
             if self.outlets.batches.blocking_send(batch).is_err() {
                 return false;
             }
-            let spare = self.outlets.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-            if let Some(batch) = spare {
+            if let Some(batch) = self.outlets.spare.take() {
                 self.worker.recycle(batch);
             }
         }

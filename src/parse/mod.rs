@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::record::Record;
 
 pub mod json;
+mod keys;
 pub mod nginx;
 pub mod postgresql;
 pub mod syslog;

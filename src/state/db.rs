@@ -197,7 +197,7 @@ fn set_aside(path: &Path, now_ms: i64) -> std::io::Result<PathBuf> {
         name.push(part);
         PathBuf::from(name)
     };
-    let number = (0..).find(|number| !name(*number, "").exists()).unwrap_or(0);
+    let number = (0..u32::MAX).find(|number| !name(*number, "").exists()).unwrap_or(0);
     for part in ["", "-wal", "-shm"] {
         let mut from = path.as_os_str().to_owned();
         from.push(part);

@@ -277,14 +277,14 @@ impl State {
             (None, Some(kept)) => self.machine = kept,
             (Some(_), Some(kept)) if random => self.machine = kept,
             (Some(given), Some(kept)) => {
-                self.machine = given.to_owned();
+                given.clone_into(&mut self.machine);
                 if kept != given {
                     self.put_meta("machine", given)?;
                     self.cloned_from = Some(kept);
                 }
             }
             (Some(given), None) => {
-                self.machine = given.to_owned();
+                given.clone_into(&mut self.machine);
                 self.put_meta("machine", given)?;
             }
             (None, None) => {

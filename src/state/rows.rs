@@ -153,7 +153,6 @@ struct SpanText {
     last_write_ms: i64,
     ttl_s: Option<i64>,
     closed: bool,
-    #[serde(default)]
     carried: Vec<Carried>,
     table: Table,
     source: String,

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::key::Table;
 use crate::ledger::{
-    Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, Marker, OriginId,
+    Carried, Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, Marker, OriginId,
     OriginRecord, Reason, Reasons, Span, StoredOrigin, Watermark,
 };
 use crate::record::Level;
@@ -63,7 +63,6 @@ fn span(origin: OriginId, start_bytes: u64, end_bytes: u64) -> Span {
         reasons,
         minutes: BTreeMap::from([((5, Level::Error), 4), ((5, Level::Info), 3)]),
         running_ms: Some(NOW_MS),
-        carried: Vec::new(),
         crc: u64::MAX - 3,
         marker: u64::MAX - end_bytes,
         markers: vec![Marker { at_ms: 1, position: 2, hash: u64::MAX }],
@@ -71,6 +70,7 @@ fn span(origin: OriginId, start_bytes: u64, end_bytes: u64) -> Span {
         last_write_ms: 2,
         ttl_s: Some(90),
         closed: false,
+        carried: vec![Carried { thread: u64::MAX, start: 150, text_bytes: 9 }],
         table: Table::Application,
         source: "app".to_owned(),
     }
@@ -326,4 +326,94 @@ fn a_full_disk_is_said_and_nothing_is_half_written() {
         })
         .unwrap();
     state.put_meta("large", &"x".repeat(1 << 20)).unwrap();
+}
+
+#[test]
+fn after_an_io_error_the_file_is_opened_anew() {
+    let place = Place::new();
+    let state = place.open();
+    let count = |state: &State| -> Result<i64, StateError> {
+        state.read(|db| {
+            db.query_row("SELECT count(*) FROM sqlite_temp_schema", [], |row| row.get(0))
+        })
+    };
+    state.read(|db| db.execute_batch("CREATE TEMP TABLE of_this_connection (id)")).unwrap();
+    assert_eq!(count(&state).unwrap(), 1);
+    let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+    let error =
+        state.write::<()>(|_| Err(rusqlite::Error::SqliteFailure(failure, None))).unwrap_err();
+    assert!(matches!(error, StateError::Io { .. }), "{error}");
+    assert_eq!(count(&state).unwrap(), 0);
+}
+
+/// A small file system of its own; `None` where this user may not mount one.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(test: &str, dir: PathBuf) -> Option<Self> {
+        fs::create_dir_all(&dir).unwrap();
+        if mount(&["-t", "tmpfs", "-o", "size=160k", "none"], &dir) {
+            return Some(Self(dir));
+        }
+        eprintln!("SKIPPED {test}: a tmpfs cannot be mounted here");
+        None
+    }
+
+    fn again(&self, options: &str) {
+        assert!(mount(&["-o", &format!("remount,{options}")], &self.0));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let done = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(done.is_ok_and(|status| status.success()));
+    }
+}
+
+fn mount(options: &[&str], dir: &Path) -> bool {
+    let mut command = std::process::Command::new("mount");
+    command.args(options).arg(dir).stderr(std::process::Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_full_file_system_is_said_and_work_goes_on_when_there_is_room() {
+    let place = Place::new();
+    let test = "a_full_file_system_is_said_and_work_goes_on_when_there_is_room";
+    let Some(mount) = Mount::new(test, place.dir()) else { return };
+    let state = place.open();
+    let mut stored_up_to = 0;
+    let error = loop {
+        match state.put_meta(&format!("key {stored_up_to}"), &"x".repeat(3000)) {
+            Ok(()) => stored_up_to += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StateError::Full { .. } | StateError::Io { .. }), "{error}");
+    for _ in 0..3 {
+        assert!(state.put_meta("more", &"x".repeat(3000)).is_err());
+    }
+    mount.again("size=4m");
+    state.put_meta("more", &"there is room").unwrap();
+    drop(state);
+    let state = place.open();
+    assert_eq!(state.recovered(), None);
+    assert_eq!(state.meta("more").unwrap(), Some("there is room".to_owned()));
+    for key in 0..stored_up_to {
+        assert!(state.meta::<String>(&format!("key {key}")).unwrap().is_some(), "key {key}");
+    }
+}
+
+#[test]
+fn a_file_system_that_became_read_only_is_said() {
+    let place = Place::new();
+    let test = "a_file_system_that_became_read_only_is_said";
+    let Some(mount) = Mount::new(test, place.dir()) else { return };
+    drop(place.open());
+    mount.again("ro");
+    let error = State::open(&place.dir(), NOW_MS).unwrap_err();
+    assert!(error.to_string().contains("Read-only file system"), "{error}");
+    mount.again("rw");
+    place.open().put_meta("more", &1).unwrap();
 }

@@ -16,7 +16,10 @@ use crate::ledger::{
 use crate::record::Level;
 
 pub mod cassandra;
+pub mod deliver;
 pub mod null;
+pub mod open;
+pub mod sqlite;
 
 /// What a store answers, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -234,6 +237,15 @@ pub struct CountKey {
     pub host: String,
 }
 
+/// Spans that have grown since somebody looked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Grown {
+    /// Each with its host, by origin and start.
+    pub spans: Vec<(String, Span)>,
+    /// What to ask with next time.
+    pub mark: i64,
+}
+
 /// Called with the key and the table of every stored row, in no order; answers `false` to stop.
 pub type KeyVisitor<'a> = &'a mut (dyn FnMut(Table, RowKey) -> bool + Send);
 
@@ -243,13 +255,26 @@ pub trait LogReader: Send + Sync {
     fn rows<'a>(&'a self, query: &'a RowQuery) -> Answer<'a, Page>;
 
     /// Counts of committed rows between two times, by minute, source, level and host.
-    fn counts<'a>(&'a self, since_ms: i64, until_ms: i64) -> Answer<'a, Vec<(CountKey, u64)>>;
+    fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>>;
 
     /// Names of all sources.
     fn sources(&self) -> Answer<'_, Vec<String>>;
 
     /// All origins with contexts and spans, of one machine or of all.
     fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>>;
+
+    /// Spans that were written after the answer that gave `mark`; without a mark, and from a
+    /// store that cannot tell, the last span of each origin and more.
+    fn grown(&self, mark: Option<i64>) -> Answer<'_, Grown> {
+        Box::pin(async move {
+            let mut grown = Grown { spans: Vec::new(), mark: mark.unwrap_or(i64::MIN) };
+            for stored in self.origins(None).await? {
+                let host = stored.record.host;
+                grown.spans.extend(stored.spans.into_iter().map(|span| (host.clone(), span)));
+            }
+            Ok(grown)
+        })
+    }
 
     /// Visits the key of every row.
     fn visit_keys<'a>(&'a self, visitor: KeyVisitor<'a>) -> Answer<'a, ()>;

@@ -3,15 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Committed;
-use super::crc;
+use super::growth::{empty_span, end_marker, grow, is_full, leave_out};
 use super::markers::Markers;
 use crate::key::Table;
-use crate::ledger::{Marker, MinuteCounts, NotRow, OriginId, Piece, Reasons, Span};
+use crate::ledger::{NotRow, OriginId, Piece, Reasons, Span};
 
-/// A span that has so many rows is closed.
-pub(super) const SPAN_ROWS_MAX: u64 = 100_000;
-/// A span with rows of so many distinct minutes is closed.
-pub(super) const SPAN_MINUTES_MAX: usize = 256;
 /// A span so old is closed.
 pub(super) const SPAN_AGE_MAX_MS: i64 = 3_600_000;
 /// Bytes newly stored that make a span due at once.
@@ -74,7 +70,7 @@ pub(super) struct Account {
     next_start: u64,
     /// Up to here every row is acknowledged.
     stored: u64,
-    /// Up to here all text is in stored rows, though records may still grow.
+    /// Up to here all text is in rows that are acknowledged.
     covered: u64,
     /// Up to here the store has the span.
     committed: u64,
@@ -146,14 +142,14 @@ impl Account {
         rule.map_or("", |(_, (_, source))| source)
     }
 
-    /// Up to here all text is in stored rows.
-    pub(super) const fn covered(&self) -> u64 {
-        self.covered
-    }
-
     /// Bytes of pieces that are not committed.
     pub(super) const fn pending_bytes(&self) -> u64 {
         self.next_start - self.committed
+    }
+
+    /// See [`super::Tracker::covered_bytes`].
+    pub(super) fn covered_bytes(&self) -> u64 {
+        if self.committed == self.stored { self.covered.max(self.stored) } else { self.committed }
     }
 
     /// Queues a piece; answers its number.
@@ -207,13 +203,13 @@ impl Account {
             self.front += 1;
             assert!(self.stored == pending.piece.start_bytes, "the mark of an origin jumped");
             self.stored = pending.piece.end_bytes;
-            self.covered = self.covered.max(pending.piece.covered_bytes);
             self.absorb(pending, now_ms);
         }
     }
 
     fn absorb(&mut self, pending: Pending, now_ms: i64) {
         let Pending { piece, first_ms, .. } = pending;
+        self.covered = self.covered.max(piece.covered_bytes);
         if piece.end_bytes == piece.start_bytes {
             assert!(piece.lines == 0, "lines without bytes at {}", piece.start_bytes);
             return;
@@ -250,7 +246,7 @@ impl Account {
         }
         let span = &draft.span;
         assert!(span.rows + span.reasons.total() == span.lines, "a span's lines do not add up");
-        if span.rows >= SPAN_ROWS_MAX || distinct_minutes(&span.minutes) >= SPAN_MINUTES_MAX {
+        if is_full(span) {
             self.close(now_ms);
         }
     }
@@ -377,78 +373,4 @@ impl Account {
         }
         before.unwrap_or_default()
     }
-}
-
-fn end_marker(span: &Span, at_ms: i64) -> Marker {
-    Marker { at_ms, position: span.end_bytes, hash: span.marker }
-}
-
-fn empty_span(
-    origin: OriginId,
-    piece: &Piece,
-    first_write_ms: i64,
-    (table, source): (Table, String),
-    ttl_s: Option<i64>,
-) -> Span {
-    Span {
-        origin,
-        start_bytes: piece.start_bytes,
-        end_bytes: piece.start_bytes,
-        rows: 0,
-        lines: 0,
-        reasons: Reasons::default(),
-        minutes: MinuteCounts::new(),
-        running_ms: None,
-        crc: 0,
-        marker: piece.marker,
-        markers: Vec::new(),
-        first_write_ms,
-        last_write_ms: first_write_ms,
-        ttl_s,
-        closed: false,
-        carried: Vec::new(),
-        table,
-        source,
-    }
-}
-
-fn grow(span: &mut Span, piece: &Piece, now_ms: i64) {
-    span.crc = crc::combine(span.crc, piece.crc, piece.end_bytes - piece.start_bytes);
-    span.end_bytes = piece.end_bytes;
-    span.rows += piece.rows;
-    span.lines += piece.lines;
-    span.reasons.merge(&piece.reasons);
-    for (key, rows) in &piece.minutes {
-        *span.minutes.entry(*key).or_default() += rows;
-    }
-    span.marker = piece.marker;
-    span.carried.clone_from(&piece.carried);
-    span.last_write_ms = span.last_write_ms.max(now_ms);
-}
-
-fn leave_out(span: &mut Span, (reason, key, level): NotRow) {
-    let minute = (key.timestamp_ms.div_euclid(60_000), level);
-    let counted = span.minutes.get_mut(&minute);
-    assert!(
-        span.rows > 0 && counted.as_ref().is_some_and(|rows| **rows > 0),
-        "row {} of origin {} was never counted",
-        key.offset_bytes,
-        span.origin
-    );
-    if let Some(rows) = counted {
-        *rows -= 1;
-        if *rows == 0 {
-            span.minutes.remove(&minute);
-        }
-    }
-    span.rows -= 1;
-    span.reasons.add(reason, 1);
-}
-
-fn distinct_minutes(minutes: &MinuteCounts) -> usize {
-    if minutes.len() < SPAN_MINUTES_MAX {
-        return minutes.len();
-    }
-    let mut last = None;
-    minutes.keys().filter(|(minute, _)| last.replace(*minute) != Some(*minute)).count()
 }

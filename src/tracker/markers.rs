@@ -54,7 +54,8 @@ impl Markers {
 /// 0 below a second, then one more with each doubling.
 fn class_of(age_ms: i64) -> usize {
     let seconds = u64::try_from(age_ms / 1000).unwrap_or(0);
-    (u64::BITS - seconds.leading_zeros()).min(CLASSES as u32 - 1) as usize
+    let class = usize::try_from(u64::BITS - seconds.leading_zeros()).unwrap_or(CLASSES);
+    class.min(CLASSES - 1)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 mod account;
-mod crc;
+mod growth;
 mod markers;
 
 use account::{Account, Pending};
@@ -225,17 +225,17 @@ impl Tracker {
         pending
     }
 
-    /// Up to where all text of an origin is in stored rows, open records included; `None` for an
-    /// origin that is not open.
+    /// How far all text of an origin is in the store: past its committed end, where that is all
+    /// that is stored and the records behind it may still grow. What the watermark counts.
     #[must_use]
-    pub fn covered(&self, origin: OriginId) -> Option<u64> {
-        self.accounts.get(&origin).map(account::Account::covered)
+    pub fn covered_bytes(&self, origin: OriginId) -> Option<u64> {
+        self.accounts.get(&origin).map(Account::covered_bytes)
     }
 
     /// The source that the newest bytes of an origin belong to; empty for one that is not open.
     #[must_use]
     pub fn source_of(&self, origin: OriginId) -> &str {
-        self.accounts.get(&origin).map_or("", account::Account::source)
+        self.accounts.get(&origin).map_or("", Account::source)
     }
 
     /// Whether every piece is committed.

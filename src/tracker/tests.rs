@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crc_fast::{CrcAlgorithm::Crc64Xz, checksum};
 use proptest::prelude::*;
 
-use super::account::{SPAN_AGE_MAX_MS, SPAN_ROWS_MAX};
+use super::account::SPAN_AGE_MAX_MS;
+use super::growth::SPAN_ROWS_MAX;
 use super::*;
 use crate::key::RowKey;
 use crate::ledger::Reason;
@@ -25,13 +26,13 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
         rows,
         lines: rows,
         reasons: Reasons::default(),
-        minutes: [((1, Level::Info), rows)].into(),
+        minutes: (rows > 0).then_some(((1, Level::Info), rows)).into_iter().collect(),
         running_ms: Some(60_000),
-        carried: Vec::new(),
         covered_bytes: start + rows,
         crc: checksum(Crc64Xz, &vec![b'\n'; usize::try_from(rows).unwrap()]),
         marker: id,
         unparsed: 0,
+        carried: Vec::new(),
     }
 }
 
@@ -94,6 +95,23 @@ fn a_row_that_was_amended_and_refused_twice_is_one_dead_letter() {
     tracker.acked(&[1], &[not_row(Reason::DeadLetter, 3)], 0);
     let span = tracker.due(0).remove(0);
     assert_eq!((span.rows, span.reasons.get(Reason::DeadLetter), span.lines), (9, 1, 10));
+}
+
+#[test]
+fn an_open_record_is_covered_once_its_text_is_stored_and_all_before_it_is_committed() {
+    let mut tracker = opened();
+    tracker.piece(piece(1, 0, 10, 1), 0);
+    let early = Piece { covered_bytes: 50, ..piece(2, 10, 0, 1) };
+    tracker.piece(early, 0);
+    assert_eq!(tracker.covered_bytes(ORIGIN), Some(0));
+    tracker.acked(&[1], &[], 0);
+    tracker.acked(&[2], &[not_row(Reason::Expired, 12)], 0);
+    assert_eq!(tracker.covered_bytes(ORIGIN), Some(0), "no span says so");
+    drain(&mut tracker, 0);
+    assert_eq!(tracker.covered_bytes(ORIGIN), Some(50));
+    tracker.piece(piece(3, 10, 40, 0), 0);
+    let span = tracker.rest(0).remove(0);
+    assert_eq!((span.rows, span.reasons.get(Reason::Expired)), (49, 1));
 }
 
 #[test]
@@ -271,6 +289,7 @@ struct Model {
 }
 
 impl Model {
+    #[allow(clippy::cast_possible_truncation, reason = "any byte will do")]
     fn piece(&mut self, rows: u64, blank: u64, batches: u32) -> Piece {
         self.pieces += 1;
         let (id, start) = (self.pieces, self.text.len() as u64);
@@ -291,6 +310,7 @@ impl Model {
         Piece {
             lines: rows + blank,
             end_bytes: start + rows + blank,
+            covered_bytes: start + rows + blank,
             crc: checksum(Crc64Xz, &bytes),
             reasons,
             ..piece(id, start, rows, batches)
@@ -315,8 +335,9 @@ impl Model {
         for span in self.store.values() {
             assert_eq!(span.start_bytes, at, "a gap or an overlap");
             at = span.end_bytes;
-            let range = span.start_bytes as usize..span.end_bytes as usize;
-            assert_eq!(span.crc, checksum(Crc64Xz, &self.text[range.clone()]));
+            let [from, to] =
+                [span.start_bytes, span.end_bytes].map(|at| usize::try_from(at).unwrap());
+            assert_eq!(span.crc, checksum(Crc64Xz, &self.text[from..to]));
             assert_eq!(span.minutes.values().sum::<u64>(), span.rows);
             let (from, source) = self.sources.range(..=span.start_bytes).next_back().unwrap();
             assert!(self.sources.range(from + 1..).all(|(next, _)| *next >= span.end_bytes));

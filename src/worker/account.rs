@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
+use crc_fast::{CrcAlgorithm, Digest};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::lines::Line;
+use crate::crc;
 use crate::ledger::{Carried, MinuteCounts, OriginId, Piece, PieceId, Reason, Reasons};
 use crate::record::Level;
 
@@ -295,7 +296,7 @@ impl Account {
         batches: u32,
     ) -> Piece {
         let start = self.boundary;
-        let shifted = checksum_combine(CrcAlgorithm::Crc64Xz, self.boundary_total, 0, end - start);
+        let shifted = crc::combine(self.boundary_total, 0, end - start);
         let mut sum = std::mem::take(&mut self.sum);
         sum.settle();
         assert_eq!(sum.rows + sum.reasons.total(), sum.lines, "a line counts exactly once");

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::ledger::{Context, Encoding, KernelIdentity, Marker, OriginId, OriginRecord};
+use crate::ledger::{Carried, Context, Encoding, KernelIdentity, Marker, OriginId, OriginRecord};
 
 /// Why the state could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +52,8 @@ pub struct Detail {
     pub markers: Vec<Marker>,
     /// Running time at the end of its last span.
     pub running_ms: Option<i64>,
+    /// Records with lines on both sides of `end`, from its last span.
+    pub carried: Vec<Carried>,
     /// Checksums of all its spans, by offset: they touch, from the first offset to `end`.
     pub sums: Vec<Sum>,
 }

@@ -51,6 +51,7 @@ impl TailState for State {
         if let Some(span) = self.last_span(origin)? {
             detail.running_ms = span.running_ms;
             detail.markers = span.markers;
+            detail.carried = span.carried;
         }
         Ok(detail)
     }

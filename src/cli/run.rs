@@ -1,0 +1,45 @@
+//! `bitacora run`: the daemon.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::config::{Config, Machine};
+use crate::{daemon, telemetry};
+
+/// Starts the daemon and stays with it until it ends.
+///
+/// # Errors
+///
+/// The configuration is wrong, the state is held by another instance, or the machine refuses.
+pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    telemetry::start("info");
+    end_on_panic();
+    let config = load(path)?;
+    let again: PathBuf = path.to_owned();
+    daemon::run(config, Box::new(move || load(&again).map_err(|error| format!("{error:#}"))))
+        .context("bitacora run")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    let config = Config::load(path, &Machine::here())?;
+    for notice in &config.later {
+        tracing::warn!("{notice}");
+    }
+    if config.files.is_empty() {
+        tracing::warn!("{} names no files: there is nothing to read", path.display());
+    }
+    Ok(config)
+}
+
+/// A panic of any thread ends the process: systemd starts it again, and it reads again what was
+/// not acknowledged. A daemon that has lost a part of itself is worse than a restart.
+fn end_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        say(info);
+        std::process::exit(i32::from(super::exit::INTERNAL));
+    }));
+}

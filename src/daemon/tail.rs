@@ -1,0 +1,260 @@
+//! The tailer's thread: steps it, hands its inputs to the workers, and tells it what it must know.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::announce::Announcement;
+use super::clock::wall_ms;
+use super::cutback::CutBack;
+use super::health::{FilesSeen, Health};
+use super::track::{Seen, SeenSource, Track};
+use super::work::{CHUNKS_WAITING_MAX, Desk};
+use crate::config::FileSource;
+use crate::ledger::OriginId;
+use crate::sources::Input;
+use crate::sources::file::wake::Wake;
+use crate::sources::file::{FileEvent, Now, Tailer, Weight};
+use crate::state::{Post, State};
+
+/// How often the tailer's view goes to metrics and watermarks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Shortest sleep while the workers are busy: they wake the tailer when there is room.
+const FULL_WAIT: Duration = Duration::from_millis(20);
+
+/// What the tailer is told.
+#[derive(Debug)]
+pub enum Command {
+    /// The store has an origin and its contexts.
+    Announced(OriginId),
+    /// Origins are committed up to an end, with the marker there.
+    Committed(Vec<(OriginId, u64, u64)>),
+    /// A file that was cut back goes on at an offset.
+    CutBack(OriginId, u64),
+    /// The sources are these.
+    Reload(Vec<FileSource>),
+    /// No more is read.
+    Stop,
+}
+
+/// How others reach the tailer.
+#[derive(Debug, Default)]
+pub struct TailHandle {
+    inbox: Mutex<Vec<Command>>,
+    thread: OnceLock<Thread>,
+}
+
+impl TailHandle {
+    /// Tells it something, and wakes it.
+    pub fn tell(&self, command: Command) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        self.wake();
+    }
+
+    /// Ends its sleep.
+    pub fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn take(&self) -> Vec<Command> {
+        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What the thread works with.
+pub struct Tailing {
+    /// The tailer.
+    pub tailer: Tailer,
+    /// The workers.
+    pub desks: Vec<Desk>,
+    /// Origins for the store.
+    pub announcements: mpsc::Sender<Announcement>,
+    /// Files that were cut back.
+    pub cut_backs: mpsc::Sender<CutBack>,
+    /// To the tracker.
+    pub track: mpsc::Sender<Track>,
+    /// For loss receipts, before the store has them.
+    pub state: Arc<State>,
+    /// Who is told of everything.
+    pub health: Arc<Health>,
+    /// Kernel events.
+    pub wake: Option<Wake>,
+}
+
+/// Starts the thread; it ends on [`Command::Stop`].
+///
+/// # Errors
+///
+/// The thread cannot be started.
+pub fn start(tailing: Tailing, handle: Arc<TailHandle>) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("tailer".to_owned()).spawn(move || {
+        // set once: the thread begins once
+        let _ = handle.thread.set(thread::current());
+        Shift { tailing, handle, began: Instant::now(), looked: None, sources: BTreeMap::new() }
+            .run();
+    })
+}
+
+struct Shift {
+    tailing: Tailing,
+    handle: Arc<TailHandle>,
+    began: Instant,
+    looked: Option<Instant>,
+    /// Which source an origin belongs to, for the bytes that are handed out.
+    sources: BTreeMap<OriginId, String>,
+}
+
+impl Shift {
+    fn now(&self) -> Now {
+        let mono_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now { mono_ms, wall_ms: wall_ms() }
+    }
+
+    fn run(mut self) {
+        let mut events = Vec::new();
+        loop {
+            if self.obey() {
+                return;
+            }
+            let waiting = self.tailing.desks.iter().map(Desk::waiting).max().unwrap_or(0);
+            let room = CHUNKS_WAITING_MAX.saturating_sub(waiting);
+            if self.tailing.wake.as_ref().is_some_and(Wake::drain) {
+                self.tailing.tailer.hint();
+            }
+            let pace = self.tailing.tailer.step(self.now(), room, &mut events);
+            self.tailing.health.stepped();
+            for event in events.drain(..) {
+                if !self.dispatch(event) {
+                    return;
+                }
+            }
+            self.look();
+            let wait = Duration::from_millis(pace.wait_ms);
+            if wait.is_zero() && room == 0 {
+                thread::park_timeout(FULL_WAIT);
+            } else if !wait.is_zero() {
+                thread::park_timeout(wait);
+            }
+        }
+    }
+
+    /// Does what it is told; answers whether it is to stop.
+    fn obey(&mut self) -> bool {
+        for command in self.handle.take() {
+            match command {
+                Command::Announced(origin) => self.tailing.tailer.announced(origin),
+                Command::Committed(ends) => self.tailing.tailer.committed(&ends),
+                Command::CutBack(origin, at) => self.tailing.tailer.cut_back(origin, at),
+                Command::Reload(sources) => {
+                    if let Err(error) = self.tailing.tailer.reload(&sources) {
+                        tracing::error!("{error}; the sources are as they were");
+                    }
+                    self.watch();
+                }
+                Command::Stop => {
+                    self.tailing.tailer.stop();
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn watch(&mut self) {
+        if let Some(wake) = &mut self.tailing.wake {
+            wake.watch(&self.tailing.tailer.to_watch());
+        }
+    }
+
+    /// Hands an event on; `false` when a receiver has ended, which ends the tailer too.
+    fn dispatch(&mut self, event: FileEvent) -> bool {
+        match event {
+            FileEvent::Input(input) => return self.hand(input),
+            FileEvent::Announce { record, contexts } => {
+                let announcement = Announcement { record, contexts };
+                return self.tailing.announcements.blocking_send(announcement).is_ok();
+            }
+            FileEvent::Receipt(receipt) => {
+                self.tailing.health.lost(&receipt);
+                if let Err(error) = self.tailing.state.post(&[Post::Receipt(receipt)]) {
+                    self.tailing.health.state_refused(&error);
+                }
+            }
+            FileEvent::CutBack { origin, path, from, to, contexts, running_ms } => {
+                let request = CutBack { origin, path, from, to, contexts, running_ms };
+                return self.tailing.cut_backs.blocking_send(request).is_ok();
+            }
+            FileEvent::Happened { source, what } => {
+                self.tailing.health.file_event(&source, what.name());
+            }
+            FileEvent::Said { weight, path, text } => match weight {
+                Weight::Info => tracing::info!(path = %path.display(), "{text}"),
+                Weight::Warning => tracing::warn!(path = %path.display(), "{text}"),
+            },
+        }
+        true
+    }
+
+    fn hand(&mut self, input: Input) -> bool {
+        let origin = input.origin();
+        match &input {
+            Input::Open(opening) => {
+                self.sources.insert(origin, opening.context.source.clone());
+            }
+            Input::Context(context) => {
+                self.sources.insert(origin, context.source.clone());
+            }
+            Input::Chunk(chunk) => {
+                if let Some(source) = self.sources.get(&origin) {
+                    self.tailing.health.read(source, chunk.bytes.len() as u64);
+                }
+            }
+            Input::Finish { .. } => {
+                self.sources.remove(&origin);
+            }
+        }
+        // an origin keeps to one worker, so that its lines stay in order
+        let desks = self.tailing.desks.len().max(1) as u64;
+        let index = usize::try_from(origin.unsigned_abs() % desks).unwrap_or(0);
+        self.tailing.desks.get(index).is_some_and(|desk| desk.hand(input))
+    }
+
+    /// Tells metrics and watermarks what is seen, now and then.
+    fn look(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        let first = self.looked.is_none();
+        self.looked = Some(Instant::now());
+        if first {
+            self.watch();
+        }
+        let mut seen = Seen { at_ms: wall_ms(), sources: BTreeMap::new() };
+        for sums in self.tailing.tailer.sums() {
+            let entry: &mut SeenSource = seen.sources.entry(sums.source.clone()).or_default();
+            entry.backlog_bytes += sums.backlog_bytes;
+            entry.caught_up = self.tailing.tailer.caught_up(&sums.source);
+            let waiting = self.tailing.tailer.waiting_files(&sums.source);
+            let files = FilesSeen {
+                watched: sums.files,
+                open: sums.open,
+                backlog_bytes: sums.backlog_bytes,
+                deleted_open_bytes: sums.deleted_open_bytes,
+                waiting,
+            };
+            self.tailing.health.files(&sums.source, files);
+        }
+        for (source, origin, end) in self.tailing.tailer.unsettled() {
+            if let Some(source) = seen.sources.get_mut(&source) {
+                source.ends.push((origin, end));
+            }
+        }
+        // a tracker that is busy gets the next look
+        let _ = self.tailing.track.try_send(Track::Seen(seen));
+    }
+}

@@ -1,0 +1,1 @@
+//! Rotation, driven step by step over real files.

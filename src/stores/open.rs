@@ -1,0 +1,51 @@
+//! The store of the configuration.
+
+use std::sync::Arc;
+
+use super::cassandra::CassandraStore;
+use super::null::NullStore;
+use super::sqlite::{Options, SqliteReader, SqliteStore};
+use super::{LogReader, Store, StoreError};
+use crate::config::{self, StoreKind};
+
+/// The writing side of the configured store. For Cassandra within a tokio runtime.
+///
+/// # Errors
+///
+/// The machine gives no thread.
+pub fn writer(config: &config::Store) -> std::io::Result<Arc<dyn Store>> {
+    Ok(match config.kind {
+        StoreKind::Sqlite => {
+            Arc::new(SqliteStore::start(config.sqlite.dir.clone(), Options::default())?)
+        }
+        StoreKind::Cassandra => Arc::new(CassandraStore::new(config.cassandra.clone())),
+        StoreKind::Null => Arc::new(NullStore),
+    })
+}
+
+/// The reading side of the configured store. For Cassandra within a tokio runtime.
+///
+/// # Errors
+///
+/// The null store keeps nothing that could be read.
+pub fn reader(config: &config::Store) -> Result<Arc<dyn LogReader>, StoreError> {
+    match config.kind {
+        StoreKind::Sqlite => Ok(Arc::new(SqliteReader::new(config.sqlite.dir.clone()))),
+        StoreKind::Cassandra => Ok(Arc::new(CassandraStore::new(config.cassandra.clone()))),
+        StoreKind::Null => Err(StoreError::Outage {
+            store: "null",
+            detail: "it counts rows and forgets them; there is nothing to read".to_owned(),
+        }),
+    }
+}
+
+/// How long rows live in the configured store, in seconds; `None` for ever.
+#[must_use]
+pub fn ttl_s(config: &config::Store) -> Option<i64> {
+    match config.kind {
+        StoreKind::Cassandra => {
+            config.cassandra.ttl.and_then(|ttl| i64::try_from(ttl.as_secs()).ok())
+        }
+        StoreKind::Sqlite | StoreKind::Null => None,
+    }
+}
