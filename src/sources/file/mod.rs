@@ -1,1 +1,3 @@
 //! Followed files: discovery, identity, rotation, reading.
+
+pub mod state;
