@@ -94,7 +94,6 @@ pub struct Found {
 pub struct Finder {
     wanted: Vec<Wanted>,
     exclude: Vec<(bool, Pattern)>,
-    looked: bool,
 }
 
 impl Finder {
@@ -107,7 +106,7 @@ impl Finder {
             .iter()
             .filter_map(|text| Some((text.contains('/'), Pattern::new(text).ok()?)))
             .collect();
-        Self { wanted, exclude, looked: false }
+        Self { wanted, exclude }
     }
 
     /// The literal path or pattern of a number in [`Found::paths`].
@@ -131,13 +130,14 @@ impl Finder {
         self.wanted.is_empty()
     }
 
-    /// The files that are meant; `None` if no directory has changed since the last call.
-    pub fn find(&mut self) -> Option<Found> {
-        let stale = self.wanted.iter().any(Wanted::is_stale);
-        if self.looked && !stale {
-            return None;
-        }
-        self.looked = true;
+    /// Whether a directory has changed since [`Self::find`] was called.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.wanted.iter().any(Wanted::is_stale)
+    }
+
+    /// The files that are meant.
+    pub fn find(&mut self) -> Found {
         let mut found = Found::default();
         for (number, wanted) in self.wanted.iter_mut().enumerate() {
             wanted.find(number, &mut found);
@@ -148,7 +148,7 @@ impl Finder {
                 text.is_some_and(|text| pattern.matches_path_with(Path::new(text), EXCLUDE))
             })
         });
-        Some(found)
+        found
     }
 
     /// Literal paths, for watches on files.
@@ -345,7 +345,7 @@ mod tests {
         fs::create_dir(root.join("d.log")).unwrap();
         let pattern = format!("{}/**/*.log*", root.display());
         let mut finder = finder(&[pattern], &["*.gz", "**/secret.log"]);
-        let found = finder.find().unwrap();
+        let found = finder.find();
         assert_eq!(names(root, &found), ["a/b/z.log", "a/y.log", "x.log"]);
     }
 
@@ -354,19 +354,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         let mut finder = finder(&[format!("{}/late/*/x.log", root.display())], &[]);
-        assert!(finder.find().unwrap().paths.is_empty());
-        assert!(finder.find().is_none(), "nothing has changed");
+        assert!(finder.find().paths.is_empty());
+        assert!(!finder.is_stale(), "nothing has changed");
         fs::create_dir_all(root.join("late/one")).unwrap();
         fs::write(root.join("late/one/x.log"), "").unwrap();
-        assert_eq!(names(root, &finder.find().unwrap()), ["late/one/x.log"]);
+        assert!(finder.is_stale());
+        assert_eq!(names(root, &finder.find()), ["late/one/x.log"]);
         fs::remove_dir_all(root.join("late/one")).unwrap();
-        assert!(names(root, &finder.find().unwrap()).is_empty());
+        assert!(finder.is_stale());
+        assert!(names(root, &finder.find()).is_empty());
     }
 
     #[test]
     fn a_literal_path_is_meant_even_if_there_is_no_file() {
         let mut finder = finder(&["/nowhere/x.log".into()], &[]);
-        assert_eq!(finder.find().unwrap().paths, [(PathBuf::from("/nowhere/x.log"), 0)]);
-        assert!(finder.find().is_none());
+        assert_eq!(finder.find().paths, [(PathBuf::from("/nowhere/x.log"), 0)]);
+        assert!(!finder.is_stale());
     }
 }

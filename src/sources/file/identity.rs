@@ -46,12 +46,7 @@ impl Look {
     /// The identity, with the generation that only an open file tells.
     #[must_use]
     pub const fn kernel(&self, generation: Option<u64>) -> KernelIdentity {
-        KernelIdentity {
-            device: self.device,
-            inode: self.inode,
-            generation,
-            born_ns: self.born_ns,
-        }
+        KernelIdentity { device: self.device, inode: self.inode, generation, born_ns: self.born_ns }
     }
 }
 

@@ -239,7 +239,8 @@ impl Stream {
         let (out, ahead) = bytes.split_at(end.min(bytes.len()));
         self.ahead.splice(..0, ahead.iter().copied());
         self.offset += out.len() as u64;
-        self.tail.extend_from_slice(out.get(out.len().saturating_sub(MARKER_BYTES)..).unwrap_or(out));
+        self.tail
+            .extend_from_slice(out.get(out.len().saturating_sub(MARKER_BYTES)..).unwrap_or(out));
         let surplus = self.tail.len().saturating_sub(MARKER_BYTES);
         self.tail.drain(..surplus);
     }

@@ -1,0 +1,566 @@
+//! Whose content is this file? By its kernel identity and a marker first, by all of its content
+//! else; a file that is neither is new.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::examine::{Examination, HEAD_BYTES_MAX, Suspect, Verdict, head_hash};
+use super::follow::{FileIx, Lost, Phase, SIZE_UNKNOWN, parent};
+use super::identity::{self, same_file};
+use super::marker;
+use super::reader;
+use super::siblings;
+use super::state::{Change, TailStateError};
+use super::tailer::{Tailer, unreadable};
+use super::{FileEvent, Happening};
+use crate::ledger::{Encoding, KernelIdentity, OriginId};
+
+/// Files that one step binds.
+const BINDS_MAX: usize = 256;
+
+/// Bytes of content that one step examines.
+const EXAMINED_BYTES_MAX: u64 = 4 << 20;
+
+/// How long newer files of a log wait for a sibling that cannot be read or is not whole.
+const PENDING_MS_MAX: u64 = 60_000;
+
+/// An origin elsewhere than in the same directory is adopted only if so many bytes agree.
+const STRANGE_BYTES_MIN: u64 = 1024;
+
+impl Tailer {
+    /// Binds fresh files; says whether there are more.
+    pub(super) fn bind_some(&mut self, out: &mut Vec<FileEvent>) -> bool {
+        for _ in 0..BINDS_MAX {
+            let Some(ix) = self.fresh.pop_front() else { return false };
+            let fresh =
+                |file: &&super::follow::Followed| file.phase == Phase::Fresh && file.raw_size > 0;
+            if self.files.get(ix).filter(fresh).is_some() {
+                self.bind(ix, out);
+            }
+        }
+        !self.fresh.is_empty()
+    }
+
+    fn bind(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let path = self.path_of(ix);
+        let Some(encoding) = self.files.get(ix).map(|file| file.encoding) else { return };
+        let (_, plain) = siblings::encoding(path.file_name().unwrap_or_default());
+        if encoding != Encoding::Plain && path.with_file_name(plain).exists() {
+            self.wait(ix, 1000);
+            return;
+        }
+        let opened = (self.config.open)(&path)
+            .and_then(|file| identity::look_open(&file).map(|look| (file, look)));
+        let (file, look) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.refused(ix, &path, &error, out),
+        };
+        self.unsay(&path, "open");
+        if self.files.get(ix).is_none_or(|known| known.key != look.key()) {
+            // the name leads elsewhere by now: the next scan tells
+            self.hinted = true;
+            self.wait(ix, 250);
+            return;
+        }
+        let kernel = look.kernel(identity::generation(&file));
+        if let Err(error) = self.bind_open(ix, &file, kernel, out) {
+            match error {
+                BindError::Io(error) => self.refused(ix, &path, &error, out),
+                BindError::State(error) => {
+                    self.state_failed(&error, out);
+                    self.wait(ix, 1000);
+                }
+            }
+        }
+    }
+
+    fn bind_open(
+        &mut self,
+        ix: FileIx,
+        file: &File,
+        kernel: KernelIdentity,
+        out: &mut Vec<FileEvent>,
+    ) -> Result<(), BindError> {
+        let candidates = self.same_kernel(&kernel);
+        for &id in &candidates {
+            if self.still_holds(ix, file, id)? {
+                self.resume(ix, id, &kernel, out);
+                return Ok(());
+            }
+        }
+        if let Some(&id) = candidates.first() {
+            if let Some(from) = self.cut_position(id, file)? {
+                self.bind_to(ix, id);
+                self.begin_cut_back(ix, from, out);
+                return Ok(());
+            }
+            for &id in &candidates {
+                self.detach_unwatched(ix, id, out);
+            }
+            if let Some(followed) = self.files.get_mut(ix) {
+                followed.unseen = true; // its content is younger than what it held before
+            }
+        }
+        let suspects = self.suspects(ix, file)?;
+        let Some(followed) = self.files.get_mut(ix) else { return Ok(()) };
+        let encoding = followed.encoding;
+        let extra = followed.extra();
+        extra.kernel = kernel;
+        if suspects.is_empty() && encoding == Encoding::Plain {
+            self.judged(ix, Verdict::Other, out);
+        } else {
+            extra.examination = Some(Examination::new(file.try_clone()?, encoding, suspects)?);
+            followed.phase = Phase::Examining;
+            self.examining.push_back(ix);
+        }
+        Ok(())
+    }
+
+    /// Origins without a file whose kernel identity this is, newest first.
+    fn same_kernel(&self, kernel: &KernelIdentity) -> Vec<OriginId> {
+        let ids = self.by_inode.get(&kernel.inode).map_or(&[][..], Vec::as_slice);
+        let mut found: Vec<OriginId> = ids.to_vec();
+        found.retain(|id| {
+            self.origins.get(id).is_some_and(|origin| {
+                origin.file.is_none() && !origin.detached && same_file(&origin.kernel, kernel)
+            })
+        });
+        found.sort_by_key(|id| {
+            let origin = self.origins.get(id);
+            std::cmp::Reverse(origin.map(|origin| {
+                (origin.kernel.device == kernel.device, origin.mtime_ns, origin.born_ms, *id)
+            }))
+        });
+        found.dedup();
+        found
+    }
+
+    /// Whether the file still has what was committed of the origin.
+    fn still_holds(&self, ix: FileIx, file: &File, id: OriginId) -> io::Result<bool> {
+        let Some(origin) = self.origins.get(&id) else { return Ok(false) };
+        if self.files.get(ix).is_none_or(|known| known.encoding != origin.encoding) {
+            return Ok(false);
+        }
+        if origin.encoding != Encoding::Plain {
+            return Ok(true); // its marker is checked on the way to the position
+        }
+        origin.stands_in(file, origin.end, origin.marker)
+    }
+
+    /// The newest older marker of the origin that the file still has.
+    pub(super) fn cut_position(&self, id: OriginId, file: &File) -> Result<Option<u64>, BindError> {
+        let Some(origin) = self.origins.get(&id) else { return Ok(None) };
+        if origin.encoding != Encoding::Plain || origin.end == origin.first_offset {
+            return Ok(None);
+        }
+        let mut markers = self.state.detail(id)?.markers;
+        markers.retain(|one| one.position > origin.first_offset);
+        markers.push(crate::ledger::Marker { at_ms: 0, position: origin.end, hash: origin.marker });
+        markers.sort_by_key(|one| std::cmp::Reverse(one.position));
+        for one in markers {
+            if marker::holds(file, one.position, one.hash)? {
+                return Ok(Some(one.position));
+            }
+        }
+        Ok(None)
+    }
+
+    fn bind_to(&mut self, ix: FileIx, id: OriginId) {
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        origin.file = Some(ix);
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.origin = id;
+        file.handed = origin.end;
+        file.marker = origin.marker;
+        file.encoding = origin.encoding;
+        file.opened = false;
+        file.extra = None;
+        (file.peak, file.peak_before) = (file.size, origin.end);
+        if file.encoding != Encoding::Plain {
+            file.size = if origin.finished { origin.end } else { SIZE_UNKNOWN };
+        }
+        if origin.retired {
+            origin.retired = false;
+            self.changes.push(Change::Retired { origin: id, retired: false });
+        }
+        self.lost.retain(|lost| lost.origin != id);
+        self.set_pending(ix, false);
+    }
+
+    /// The file goes on where its origin ended.
+    fn resume(
+        &mut self,
+        ix: FileIx,
+        id: OriginId,
+        kernel: &KernelIdentity,
+        out: &mut Vec<FileEvent>,
+    ) {
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        if *origin.machine != *self.config.machine {
+            // a cloned disk: the origin is the other machine's, ours begins where it stood
+            let first = origin.end;
+            origin.detached = true;
+            origin.finished = true;
+            self.changes.push(Change::Finished { origin: id, finished: true });
+            if let Some(file) = self.files.get_mut(ix) {
+                file.extra().first = Some(first);
+                file.extra().kernel = *kernel;
+            }
+            self.to_birth(ix);
+            return;
+        }
+        let finished = origin.finished;
+        self.bind_to(ix, id);
+        let path = self.path_of(ix);
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if finished && file.size == file.handed {
+            file.phase = Phase::Ended;
+            return;
+        }
+        file.phase = Phase::Following;
+        if !file.current {
+            self.changes.push(Change::Moved { origin: id, path });
+        }
+        if finished {
+            self.happened_resumed(id);
+        }
+        if let Some(file) = self.files.get(ix)
+            && (file.has_more() || !file.current)
+        {
+            self.activate(ix);
+        }
+        let _ = out;
+    }
+
+    pub(super) fn happened_resumed(&mut self, id: OriginId) {
+        if let Some(origin) = self.origins.get_mut(&id) {
+            origin.finished = false;
+        }
+        self.ending.remove(&id);
+        self.changes.push(Change::Finished { origin: id, finished: false });
+    }
+
+    /// The origin's file holds other content since an earlier run.
+    fn detach_unwatched(&mut self, ix: FileIx, id: OriginId, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get(ix) else { return };
+        let log = file.log;
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        origin.detached = true;
+        if origin.finished {
+            return;
+        }
+        self.lost.retain(|lost| lost.origin != id);
+        self.lost.push(Lost {
+            origin: id,
+            log,
+            handed: origin.end,
+            marker: origin.marker,
+            opened: false,
+            size: origin.reach,
+            since_ms: self.now.mono_ms,
+            truncated: true,
+            unwatched: true,
+            listed: false,
+        });
+        self.force_dirs(log);
+        self.hinted = true;
+        self.scanned_ms = None;
+        self.happened(log, Happening::Truncated, out);
+    }
+
+    /// Origins whose content this file may be.
+    fn suspects(&mut self, ix: FileIx, file: &File) -> Result<Vec<Suspect>, BindError> {
+        let Some(known) = self.files.get(ix) else { return Ok(Vec::new()) };
+        let mut head = Vec::new();
+        if known.encoding == Encoding::Plain {
+            head.resize(HEAD_BYTES_MAX, 0);
+            let read = marker::read_fully_at(file, &mut head, 0)?;
+            head.truncate(read);
+        } else {
+            let mut stream =
+                reader::decoder((self.config.open)(&self.path_of(ix))?, known.encoding)?;
+            // an incomplete file gives what it has; the examination tells
+            let _ = stream.by_ref().take(HEAD_BYTES_MAX as u64).read_to_end(&mut head);
+        }
+        let mut ids = BTreeSet::new();
+        for &length in self.head_lengths.range(..=head.len() as u64).map(|(length, _)| length) {
+            let part = head.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+            ids.extend(self.by_head.get(&(length, head_hash(part))).into_iter().flatten());
+        }
+        if !known.current {
+            // a copy in the making may be shorter than the head of what it copies
+            let log = known.log;
+            ids.extend(
+                self.files.iter().filter(|(_, file)| file.log == log).map(|(_, f)| f.origin),
+            );
+        }
+        let mut suspects: Vec<Suspect> = self.unborn_twin(ix).into_iter().collect();
+        for id in ids {
+            suspects.extend(self.suspect(ix, id)?);
+        }
+        Ok(suspects)
+    }
+
+    /// A file that has no origin yet and of which this may be a copy, by its name: `a.log.1` or
+    /// `a.log.bak` of `a.log`.
+    fn unborn_twin(&self, ix: FileIx) -> Option<Suspect> {
+        let file = self.files.get(ix)?;
+        let path = self.path_of(ix);
+        let name = path.file_name()?.as_bytes();
+        let ends = name.iter().enumerate().filter(|(at, byte)| *at > 0 && b".-_~".contains(byte));
+        let mut logs: Vec<_> = ends
+            .filter_map(|(at, _)| name.get(..at))
+            .filter_map(|base| self.log_of.get(&*path.with_file_name(OsStr::from_bytes(base))))
+            .collect();
+        if !file.current {
+            logs.push(&file.log);
+        }
+        let unborn = logs.into_iter().find_map(|&lix| {
+            let other = self.logs.get(lix)?.current.filter(|other| *other != ix)?;
+            self.files.get(other).filter(|file| file.origin == 0 && file.raw_size > 0)?;
+            Some(other)
+        })?;
+        let twin = (self.config.open)(&self.path_of(unborn)).ok()?;
+        let (sums, markers) = (Vec::new(), Vec::new());
+        Some(Suspect { origin: 0, twin: Some(twin), head: (0, 0), sums, markers, need: 0 })
+    }
+
+    fn suspect(&self, ix: FileIx, id: OriginId) -> Result<Option<Suspect>, BindError> {
+        let (Some(known), Some(origin)) = (self.files.get(ix), self.origins.get(&id)) else {
+            return Ok(None);
+        };
+        if origin.file == Some(ix) {
+            return Ok(None);
+        }
+        let lost = self.lost.iter().find(|lost| lost.origin == id);
+        let path = self.path_of(ix);
+        let twin_path = origin.file.map(|other| self.path_of(other));
+        let log = self.logs.get(known.log);
+        let near = log.is_some_and(|log| log.path == origin.path)
+            || parent(twin_path.as_deref().unwrap_or(&origin.path)) == parent(&path);
+        let other = origin.file.and_then(|other| self.files.get(other));
+        let read = other.map(|other| (other.handed, other.marker));
+        let read = read.or(lost.map(|lost| (lost.handed, lost.marker)));
+        let handed = read.map_or(0, |(handed, _)| handed).max(origin.end);
+        let strange = origin.file.is_some() || handed - origin.first_offset < STRANGE_BYTES_MIN;
+        if !near && strange {
+            return Ok(None);
+        }
+        let open = other.and_then(|other| other.reader.as_ref()?.file().try_clone().ok());
+        let open = open.or_else(|| (self.config.open)(&twin_path?).ok());
+        let twin =
+            open.filter(|twin| origin.encoding == Encoding::Plain && self.is_itself(id, twin));
+        let detail = self.state.detail(id)?;
+        let mut markers: Vec<(u64, u64)> =
+            detail.markers.iter().map(|one| (one.position, one.hash)).collect();
+        markers.push((origin.end, origin.marker));
+        markers.extend(read);
+        markers.retain(|(position, _)| *position > 0);
+        Ok(Some(Suspect {
+            origin: id,
+            twin,
+            head: (origin.head_bytes, origin.head_hash),
+            sums: detail.sums,
+            markers,
+            need: handed,
+        }))
+    }
+
+    /// Whether the file of an origin still has what was handed out of it: else it was truncated,
+    /// and that was not noticed yet.
+    fn is_itself(&self, id: OriginId, open: &File) -> bool {
+        let Some(origin) = self.origins.get(&id) else { return false };
+        let file = origin.file.and_then(|ix| self.files.get(ix));
+        file.is_some_and(|file| origin.stands_in(open, file.handed, file.marker).unwrap_or(false))
+    }
+
+    /// Goes on examining; says whether there is more to do.
+    pub(super) fn examine_some(&mut self, out: &mut Vec<FileEvent>) -> bool {
+        let mut budget = EXAMINED_BYTES_MAX;
+        while let Some(ix) = self.examining.pop_front() {
+            let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::Examining)
+            else {
+                continue;
+            };
+            let Some(one) = &mut file.extra().examination else { continue };
+            match one.go_on(&mut budget) {
+                Ok(None) => {
+                    self.examining.push_front(ix);
+                    return true;
+                }
+                Ok(Some(verdict)) => self.judged(ix, verdict, out),
+                Err(error) => {
+                    let path = self.path_of(ix);
+                    self.refused(ix, &path, &error, out);
+                }
+            }
+        }
+        false
+    }
+
+    fn judged(&mut self, ix: FileIx, verdict: Verdict, out: &mut Vec<FileEvent>) {
+        let one = self.files.get(ix).and_then(|file| file.extra.as_ref()?.examination.as_ref());
+        if verdict == Verdict::Other
+            && one.is_some_and(|one| {
+                one.twins().any(|(id, twin)| id != 0 && !self.is_itself(id, twin))
+            })
+        {
+            // it may have been held against a file that was truncated in the meantime
+            self.wait(ix, 0);
+            return;
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let encoding = file.encoding;
+        let content = file.extra().examination.as_ref().map(Examination::offset);
+        if encoding != Encoding::Plain && verdict != Verdict::Incomplete {
+            file.size = content.unwrap_or(0);
+        }
+        let has_file = |id: &OriginId| self.origins.get(id).is_some_and(|one| one.file.is_some());
+        match verdict {
+            Verdict::Incomplete => {
+                let path = self.path_of(ix);
+                let text = "it is compressed and not whole; it is read when it is".to_owned();
+                self.say_once(&path, "whole", text, out);
+                self.wait(ix, 1000);
+            }
+            Verdict::Copy(0) => {
+                // once that file has its origin, this one is a copy of it
+                self.set_pending(ix, false);
+                self.wait(ix, 250);
+            }
+            Verdict::Continues(id) if !has_file(&id) => self.adopt(ix, id, out),
+            Verdict::Continues(id) | Verdict::Copy(id) => {
+                file.phase = Phase::Copy;
+                file.extra = None;
+                file.extra().copy_of = id;
+                self.set_pending(ix, false);
+            }
+            Verdict::Other if file.current || file.unseen => self.to_birth(ix),
+            Verdict::Empty if file.current => self.wait(ix, 30_000),
+            Verdict::Other | Verdict::Empty => {
+                let key = file.key;
+                self.ignored.insert(key);
+                self.forget(ix);
+            }
+        }
+    }
+
+    /// The file has the content of an origin whose own file is gone: the origin goes on in it.
+    fn adopt(&mut self, ix: FileIx, id: OriginId, out: &mut Vec<FileEvent>) {
+        let lost = self.lost.iter().position(|lost| lost.origin == id);
+        let lost = lost.map(|at| self.lost.swap_remove(at));
+        let path = self.path_of(ix);
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let (size, encoding, kernel) = (file.size, file.encoding, file.extra().kernel);
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        origin.kernel = kernel;
+        origin.encoding = encoding;
+        origin.detached = false;
+        let finished = origin.finished;
+        self.by_inode.entry(kernel.inode).or_default().push(id);
+        self.bind_to(ix, id);
+        self.changes.push(Change::Adopted { origin: id, kernel, encoding, path });
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.size = size;
+        if let Some(lost) = lost {
+            file.handed = lost.handed;
+            file.marker = lost.marker;
+            file.opened = lost.opened;
+        }
+        let log = file.log;
+        if finished && file.size == file.handed {
+            file.phase = Phase::Ended;
+        } else {
+            file.phase = Phase::Following;
+            if finished {
+                self.happened_resumed(id);
+            }
+            self.activate(ix);
+        }
+        self.happened(log, Happening::Adopted, out);
+    }
+
+    /// Files that are copies of this origin may be what it needs by now.
+    pub(super) fn examine_copies_of(&mut self, id: OriginId) {
+        for ix in self.files.indexes() {
+            let Some(file) = self.files.get_mut(ix) else { continue };
+            if file.phase == Phase::Copy && file.extra.as_ref().is_some_and(|one| one.copy_of == id)
+            {
+                file.phase = Phase::Fresh;
+                self.fresh.push_back(ix);
+            }
+        }
+    }
+
+    fn to_birth(&mut self, ix: FileIx) {
+        if let Some(file) = self.files.get_mut(ix) {
+            file.phase = Phase::Birth;
+            self.births.push(ix);
+        }
+    }
+
+    pub(super) fn wait(&mut self, ix: FileIx, wait_ms: u64) {
+        let now = self.now.mono_ms;
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.phase = Phase::Waiting;
+        let extra = file.extra();
+        extra.examination = None;
+        extra.retry_ms = now + wait_ms;
+        extra.tries = extra.tries.saturating_add(1);
+        if !self.waiting.contains(&ix) {
+            self.waiting.push(ix);
+        }
+    }
+
+    /// The file could not be opened or read.
+    pub(super) fn refused(
+        &mut self,
+        ix: FileIx,
+        path: &Path,
+        error: &io::Error,
+        out: &mut Vec<FileEvent>,
+    ) {
+        if error.kind() == ErrorKind::NotFound {
+            self.hinted = true;
+        } else {
+            self.say_once(path, "open", unreadable(error), out);
+        }
+        let tries = self.files.get(ix).and_then(|file| file.extra.as_ref()).map_or(0, |e| e.tries);
+        self.wait(ix, (250 << tries.min(7)).min(30_000));
+    }
+
+    pub(super) fn retry_waiting(&mut self) {
+        let now = self.now.mono_ms;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|&ix| {
+            let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::Waiting)
+            else {
+                return false;
+            };
+            let too_long = now.saturating_sub(file.moved_ms) > PENDING_MS_MAX;
+            if file.extra().retry_ms > now {
+                return true;
+            }
+            file.phase = Phase::Fresh;
+            self.fresh.push_back(ix);
+            if too_long {
+                self.set_pending(ix, false);
+            }
+            false
+        });
+        self.waiting.extend(waiting);
+    }
+}
+
+/// Why a file could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BindError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    State(#[from] TailStateError),
+}

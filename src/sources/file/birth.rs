@@ -1,0 +1,405 @@
+//! New origins, and the end of those whose bytes cannot be had any more.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::examine::{Examination, HEAD_BYTES_MAX, head_hash};
+use super::follow::{FileIx, Lost, Origin, Phase};
+use super::identity;
+use super::marker;
+use super::state::{Change, KnownOrigin, NewOrigin};
+use super::tailer::Tailer;
+use super::{FileEvent, Happening};
+use crate::config::Start;
+use crate::ledger::{Cause, Encoding, LossReceipt, OriginId, OriginRecord};
+
+/// Origins that one step makes, in one transaction.
+const BIRTHS_MAX: usize = 256;
+
+/// How far back from its end a file is searched for the start of its last line.
+const LAST_LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// How long a file may be away without another in its place, after a start: its file system may
+/// not be mounted yet.
+const AWAY_MS: u64 = 60_000;
+
+impl Tailer {
+    /// Makes origins for new files; says whether there are more that could be made.
+    pub(super) fn give_birth(&mut self, out: &mut Vec<FileEvent>) -> bool {
+        let mut waiting = std::mem::take(&mut self.births);
+        waiting.retain(|&ix| self.files.get(ix).is_some_and(|file| file.phase == Phase::Birth));
+        waiting.sort_by_key(|&ix| self.files.get(ix).map(|file| (file.mtime_ns, ix)));
+        waiting.dedup();
+        let mut batch: Vec<(FileIx, NewOrigin)> = Vec::new();
+        let mut later = Vec::new();
+        for ix in waiting {
+            if batch.len() >= BIRTHS_MAX || !self.may_be_born(ix) {
+                later.push(ix);
+                continue;
+            }
+            match self.new_origin(ix) {
+                Ok(Some(new)) => batch.push((ix, new)),
+                Ok(None) => {}
+                Err(error) => {
+                    let path = self.path_of(ix);
+                    self.refused(ix, &path, &error, out);
+                }
+            }
+        }
+        self.births = later;
+        if batch.is_empty() {
+            return false;
+        }
+        let origins: Vec<NewOrigin> = batch.iter().map(|(_, new)| new.clone()).collect();
+        if let Err(error) = self.state.add_origins(&origins) {
+            self.state_failed(&error, out);
+            self.births.extend(batch.iter().map(|(ix, _)| *ix));
+            return false;
+        }
+        self.state_works();
+        for (ix, new) in batch {
+            self.born(ix, &new, out);
+        }
+        true
+    }
+
+    /// Newer files of a log wait until it is known what its unseen siblings are: an origin's birth
+    /// makes all that is older uninteresting.
+    fn may_be_born(&self, ix: FileIx) -> bool {
+        let Some(file) = self.files.get(ix) else { return false };
+        file.pending || self.logs.get(file.log).is_none_or(|log| log.pending == 0)
+    }
+
+    fn new_origin(&mut self, ix: FileIx) -> io::Result<Option<NewOrigin>> {
+        let path = self.path_of(ix);
+        let Some(known) = self.files.get(ix) else { return Ok(None) };
+        let Some(log) = self.logs.get(known.log) else { return Ok(None) };
+        let Some(rules) = log.source.and_then(|source| self.sources.get(source)) else {
+            self.forget(ix);
+            return Ok(None);
+        };
+        let rules = Arc::clone(&rules.rules);
+        let log_path = Arc::clone(&log.path);
+        let file = (self.config.open)(&path)?;
+        let look = identity::look_open(&file)?;
+        if look.key() != known.key {
+            self.hinted = true;
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        let to_end = rules.start == Start::End && known.first_sight;
+        let first = known.extra.as_ref().and_then(|extra| extra.first);
+        let examination = known.extra.as_ref().and_then(|extra| extra.examination.as_ref());
+        let (head, first_offset, marker) = match examination {
+            Some(one) if known.encoding != Encoding::Plain => compressed_start(one, to_end),
+            _ => plain_start(&file, look.size, to_end, first)?,
+        };
+        if head.is_empty() {
+            if let Some(known) = self.files.get_mut(ix) {
+                known.phase = Phase::Fresh;
+            }
+            return Ok(None);
+        }
+        let id = (self.config.ids)();
+        let record = OriginRecord {
+            id,
+            machine: self.config.machine.clone(),
+            host: self.config.host.clone(),
+            path: log_path.to_path_buf(),
+            kernel: look.kernel(identity::generation(&file)),
+            head_hash: head_hash(&head),
+            head_bytes: head.len() as u64,
+            first_offset,
+            born_ms: self.now.wall_ms,
+            encoding: known.encoding,
+        };
+        let context = rules.context(id, first_offset, self.now.wall_ms);
+        Ok(Some(NewOrigin { record, path, mtime_ns: look.mtime_ns, marker, context }))
+    }
+
+    fn born(&mut self, ix: FileIx, new: &NewOrigin, out: &mut Vec<FileEvent>) {
+        let id = new.record.id;
+        let first = new.record.first_offset;
+        let known = KnownOrigin {
+            record: new.record.clone(),
+            path: new.path.clone(),
+            mtime_ns: new.mtime_ns,
+            end: first,
+            marker: new.marker,
+            reach: first,
+            finished: false,
+            retired: false,
+        };
+        let mut origin = Origin::known(&known, &mut self.interned);
+        origin.file = Some(ix);
+        self.add_origin(id, origin);
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let before = std::mem::replace(&mut file.origin, id);
+        file.handed = first;
+        file.marker = new.marker;
+        file.phase = Phase::Announcing;
+        file.opened = false;
+        file.mid_line = false;
+        file.tried = u64::MAX;
+        file.extra = None;
+        if file.encoding == Encoding::Plain {
+            (file.peak, file.peak_before) = (file.size, first);
+        }
+        let lix = file.log;
+        if let Some(log) = self.logs.get_mut(lix) {
+            log.threshold_ns = Some(log.threshold_ns.unwrap_or(i64::MIN).max(new.mtime_ns));
+        }
+        self.set_pending(ix, false);
+        if before != 0 {
+            self.close_cut_back(before, ix, first, out);
+        }
+        self.happened(lix, Happening::Born, out);
+        let contexts = vec![new.context.clone()];
+        out.push(FileEvent::Announce { record: new.record.clone(), contexts });
+    }
+
+    /// The origin of a file that was cut back ends; its rest may be in a copy.
+    fn close_cut_back(&mut self, id: OriginId, ix: FileIx, first: u64, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get(ix) else { return };
+        let lix = file.log;
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        origin.file = None;
+        origin.detached = true;
+        let (handed, marker) = (origin.end, origin.marker);
+        let detail = format!(
+            "the file was cut back, by a power cut or a restored disk; rows of bytes {first} to \
+             {handed} are stored that it does not have any more; nothing needs to be done"
+        );
+        self.receipt(id, lix, (first, Some(handed)), Cause::CutBack, detail, out);
+        self.lost.push(Lost {
+            origin: id,
+            log: lix,
+            handed,
+            marker,
+            opened: false,
+            size: handed,
+            since_ms: self.now.mono_ms,
+            truncated: true,
+            unwatched: false,
+            listed: false,
+        });
+        self.force_dirs(lix);
+        self.examine_copies_of(id);
+    }
+
+    /// What a start or a reload has left open: origins without a file, first sights, losses.
+    pub(super) fn account(&mut self, out: &mut Vec<FileEvent>) {
+        if !self.fresh.is_empty() || !self.examining.is_empty() {
+            return;
+        }
+        if self.unaccounted {
+            self.unaccounted = false;
+            self.account_for_origins();
+        }
+        if self.births.is_empty() {
+            self.mark_seen(out);
+        }
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.retain(|one| {
+            let settled = self.is_hopeless(one);
+            if settled {
+                self.settle(one, out);
+            }
+            !settled
+        });
+        self.lost.append(&mut lost);
+    }
+
+    fn account_for_origins(&mut self) {
+        let mut missing = Vec::new();
+        for (&id, origin) in &mut self.origins {
+            if origin.file.is_some() || origin.finished || origin.detached {
+                continue;
+            }
+            let log = self.log_of.get(&origin.path).copied();
+            match log.filter(|&lix| self.logs.get(lix).is_some_and(|log| log.source.is_some())) {
+                Some(lix) => missing.push(Lost {
+                    origin: id,
+                    log: lix,
+                    handed: origin.end,
+                    marker: origin.marker,
+                    opened: false,
+                    size: origin.reach,
+                    since_ms: self.now.mono_ms,
+                    truncated: false,
+                    unwatched: true,
+                    listed: false,
+                }),
+                None if !origin.retired => {
+                    origin.retired = true;
+                    self.changes.push(Change::Retired { origin: id, retired: true });
+                }
+                None => {}
+            }
+        }
+        missing.retain(|lost| !self.lost.iter().any(|known| known.origin == lost.origin));
+        for lost in missing {
+            self.force_dirs(lost.log);
+            self.hinted = true;
+            self.lost.push(lost);
+        }
+    }
+
+    fn mark_seen(&mut self, out: &mut Vec<FileEvent>) {
+        if self.sources.iter().all(|source| !source.seen.contains(&false)) {
+            return;
+        }
+        let keys: Vec<String> = self
+            .sources
+            .iter()
+            .flat_map(|source| {
+                let unseen = source.seen.iter().enumerate().filter(|(_, seen)| !**seen);
+                unseen.map(|(wanted, _)| source.seen_key(wanted))
+            })
+            .collect();
+        if let Err(error) = self.state.mark_seen(&keys) {
+            self.state_failed(&error, out);
+            return;
+        }
+        for source in &mut self.sources {
+            source.seen.fill(true);
+        }
+        for lix in self.logs.indexes() {
+            let Some(log) = self.logs.get_mut(lix) else { continue };
+            log.first_sight = false;
+            // what is written into an empty file from here on is not "there already"
+            let current = log.current;
+            if let Some(file) = current.and_then(|ix| self.files.get_mut(ix))
+                && file.phase == Phase::Fresh
+            {
+                file.first_sight = false;
+            }
+        }
+    }
+
+    /// Whether there is no file left in which the rest of a lost origin could be.
+    fn is_hopeless(&self, lost: &Lost) -> bool {
+        let Some(log) = self.logs.get(lost.log) else { return true };
+        if !lost.listed || log.pending > 0 {
+            return false;
+        }
+        if lost.truncated {
+            return true;
+        }
+        let source = log.source.and_then(|source| self.sources.get(source));
+        let wait = source.map_or(0, |source| source.rules.rotate_wait_ms);
+        let replaced = log.current.is_some();
+        let wait = if lost.unwatched && !replaced { AWAY_MS.max(wait) } else { wait };
+        let there = log.path.parent().is_some_and(Path::is_dir);
+        there && self.now.mono_ms.saturating_sub(lost.since_ms) >= wait
+    }
+
+    /// Ends an origin whose rest cannot be had, with a receipt for what is known to be lost.
+    fn settle(&mut self, lost: &Lost, out: &mut Vec<FileEvent>) {
+        let id = lost.origin;
+        let (from, known) = (lost.handed, lost.size > lost.handed);
+        let what = if lost.truncated { "truncated" } else { "deleted" };
+        if known {
+            let cause = if lost.truncated { Cause::Truncated } else { Cause::Deleted };
+            let end = (!lost.unwatched).then_some(lost.size);
+            let detail = format!(
+                "the file was {what} before everything after byte {from} was read, and no copy \
+                 of it was found; look for one and use `bitacora import`"
+            );
+            self.receipt(id, lost.log, (from, end), cause, detail, out);
+        } else if lost.truncated && lost.unwatched {
+            let detail = format!(
+                "the file was {what} while bitacora was not running, and no copy of it was \
+                 found; whether something was written after byte {from} cannot be known"
+            );
+            self.receipt(id, lost.log, (from, None), Cause::Unknown, detail, out);
+        }
+        if lost.opened {
+            Self::say_finished(id, out);
+        }
+        if !lost.truncated {
+            self.happened(lost.log, Happening::Deleted, out);
+        }
+        self.end_origin(id, lost.handed);
+    }
+
+    /// The origin is finished, as soon as all of it is committed.
+    pub(super) fn end_origin(&mut self, id: OriginId, handed: u64) {
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        if origin.finished {
+            return;
+        }
+        if origin.end >= handed {
+            origin.finished = true;
+            self.changes.push(Change::Finished { origin: id, finished: true });
+        } else {
+            self.ending.insert(id, handed);
+        }
+    }
+
+    fn receipt(
+        &self,
+        origin: OriginId,
+        log: super::follow::LogIx,
+        (start_bytes, end_bytes): (u64, Option<u64>),
+        cause: Cause,
+        detail: String,
+        out: &mut Vec<FileEvent>,
+    ) {
+        let Some(log) = self.logs.get(log) else { return };
+        out.push(FileEvent::Receipt(LossReceipt {
+            origin,
+            start_bytes,
+            end_bytes,
+            cause,
+            source: self.source_name(log).to_owned(),
+            host: self.config.host.clone(),
+            path: log.path.to_path_buf(),
+            noticed_ms: self.now.wall_ms,
+            detail,
+        }));
+    }
+}
+
+/// Head, first offset and its marker.
+type Beginning = (Vec<u8>, u64, u64);
+
+fn compressed_start(examination: &Examination, to_end: bool) -> Beginning {
+    let head = examination.head().to_vec();
+    if to_end {
+        (head, examination.offset(), marker::marker(examination.tail()))
+    } else {
+        (head, 0, marker::marker(b""))
+    }
+}
+
+fn plain_start(file: &File, size: u64, to_end: bool, first: Option<u64>) -> io::Result<Beginning> {
+    let mut head = vec![0; HEAD_BYTES_MAX];
+    let read = marker::read_fully_at(file, &mut head, 0)?;
+    head.truncate(read);
+    let first = match first {
+        Some(first) => first.min(size),
+        None if to_end => last_line_start(file, size)?,
+        None => 0,
+    };
+    let marker = marker::marker(&marker::bytes_before(file, first)?);
+    Ok((head, first, marker))
+}
+
+/// Where the last line, that has no newline, begins; the end of the file if there is none.
+fn last_line_start(file: &File, size: u64) -> io::Result<u64> {
+    let mut end = size;
+    let mut block = vec![0; 64 << 10];
+    while end > 0 && size - end < LAST_LINE_BYTES_MAX {
+        let from = end.saturating_sub(block.len() as u64);
+        let length = usize::try_from(end - from).unwrap_or(0);
+        let Some(part) = block.get_mut(..length) else { break };
+        let read = marker::read_fully_at(file, part, from)?;
+        if let Some(newline) = part.get(..read).and_then(|part| memchr::memrchr(b'\n', part)) {
+            return Ok(from + newline as u64 + 1);
+        }
+        end = from;
+    }
+    Ok(end)
+}

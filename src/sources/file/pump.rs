@@ -1,0 +1,617 @@
+//! Reading: reaches, contexts, chunks in turn, the end of a rotated file.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::follow::{FileIx, Followed, Lost, Phase, SIZE_UNKNOWN};
+use super::identity;
+use super::marker;
+use super::reader::{Ask, Got, Reader};
+use super::state::TailStateError;
+use super::tailer::{Tailer, unreadable};
+use super::{FileEvent, Happening, REACH_BYTES_MAX};
+use crate::ledger::{Context, Encoding};
+use crate::sources::{CHUNK_BYTES_MAX, Chunk, Input, Opening};
+
+/// Chunks that one file may give in its turn, so that a loud file does not starve a quiet one.
+const QUANTUM: usize = 4;
+
+/// A reach is raised when less than this is left of it, so that a loud file costs few commits.
+const REACH_BYTES_LOW: u64 = 4 << 20;
+
+/// A file that did not grow for so long is closed.
+const IDLE_MS: u64 = 60_000;
+
+/// The anchor of times without a year is renewed at this age.
+const ANCHOR_MS_MAX: i64 = 12 * 3_600_000;
+
+/// What came of one turn of a file.
+#[derive(Debug, Default, Clone, Copy)]
+struct Turn {
+    chunks: usize,
+    /// It may have more at once, also without chunks: a compressed file is skipped through.
+    more: bool,
+}
+
+impl Tailer {
+    /// Looks at every active file.
+    pub(super) fn poll(&mut self, out: &mut Vec<FileEvent>) {
+        for _ in 0..self.active.len() {
+            let Some(ix) = self.active.pop_front() else { break };
+            if !self.files.get(ix).is_some_and(|file| file.active) {
+                continue;
+            }
+            self.look_open(ix);
+            if self.is_truncated(ix) {
+                self.truncated(ix, out);
+            }
+            self.ask_cut_back(ix, out);
+            let keep = self.files.get(ix).is_some_and(|file| {
+                let bound = matches!(
+                    file.phase,
+                    Phase::Following | Phase::Announcing | Phase::Ended | Phase::CutBack
+                );
+                let busy = file.has_more() || file.last || file.phase == Phase::CutBack;
+                let leaving = self.is_leaving(file) && file.phase == Phase::Following;
+                bound && (file.reader.is_some() || busy || leaving)
+            });
+            if keep {
+                self.active.push_back(ix);
+            } else if let Some(file) = self.files.get_mut(ix) {
+                file.active = false;
+            }
+        }
+    }
+
+    /// Opens the active files that are to be read.
+    pub(super) fn open_active(&mut self, out: &mut Vec<FileEvent>) {
+        for at in 0..self.active.len() {
+            if let Some(&ix) = self.active.get(at) {
+                self.reopen(ix, out);
+            }
+        }
+    }
+
+    fn look_open(&mut self, ix: FileIx) {
+        let Some(file) = self.files.get(ix) else { return };
+        let Some(reader) = &file.reader else { return };
+        if let Ok(look) = identity::look_open(reader.file()) {
+            if file.encoding == Encoding::Plain && look.size > file.size {
+                self.grown_ms = self.now.mono_ms;
+            }
+            self.saw(ix, &look);
+        }
+    }
+
+    /// Whether the file is known to hold other content before `handed` than was read.
+    fn is_truncated(&mut self, ix: FileIx) -> bool {
+        let Some(file) = self.files.get_mut(ix) else { return false };
+        let bound = matches!(file.phase, Phase::Following | Phase::Announcing | Phase::Ended);
+        if !bound || file.encoding != Encoding::Plain {
+            return false;
+        }
+        let (handed, marker) = (file.handed, file.marker);
+        let Some(origin) = self.origins.get(&file.origin) else { return false };
+        if file.size < handed || handed == 0 && file.size < origin.head_bytes {
+            return true;
+        }
+        if !std::mem::take(&mut file.verify) {
+            return false;
+        }
+        let Some(file) = self.files.get(ix) else { return false };
+        let holds = match &file.reader {
+            Some(reader) => origin.stands_in(reader.file(), handed, marker),
+            None => (self.config.open)(&self.path_of(ix))
+                .and_then(|file| origin.stands_in(&file, handed, marker)),
+        };
+        matches!(holds, Ok(false))
+    }
+
+    /// A rotated or unlinked file, that will be finished.
+    fn is_leaving(&self, file: &Followed) -> bool {
+        !file.current
+            || file.links == 0
+            || self.logs.get(file.log).is_some_and(|log| log.rotated_name)
+    }
+
+    fn reopen(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if file.phase == Phase::Ended && file.has_more() {
+            // a writer that outlived `rotate_wait`
+            file.phase = Phase::Following;
+            let origin = file.origin;
+            self.happened_resumed(origin);
+        }
+        let Some(file) = self.files.get(ix) else { return };
+        let later = file.extra.as_ref().is_some_and(|extra| extra.retry_ms > self.now.mono_ms);
+        if file.phase != Phase::Following || file.reader.is_some() || later {
+            return;
+        }
+        if self.open >= self.config.open_files_max {
+            return;
+        }
+        let (key, encoding, path) = (file.key, file.encoding, self.path_of(ix));
+        let opened = (self.config.open)(&path).and_then(|file| {
+            let look = identity::look_open(&file)?;
+            if look.key() != key {
+                return Err(io::Error::from(io::ErrorKind::NotFound));
+            }
+            Reader::new(file, encoding)
+        });
+        match opened {
+            Ok(reader) => {
+                self.unsay(&path, "open");
+                self.open += 1;
+                if let Some(file) = self.files.get_mut(ix) {
+                    file.reader = Some(Box::new(reader));
+                    file.tried = u64::MAX;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.hinted = true,
+            Err(error) => self.read_failed(ix, &error, out),
+        }
+    }
+
+    fn read_failed(&mut self, ix: FileIx, error: &io::Error, out: &mut Vec<FileEvent>) {
+        let path = self.path_of(ix);
+        self.say_once(&path, "open", unreadable(error), out);
+        let now = self.now.mono_ms;
+        let Some(file) = self.files.get_mut(ix) else { return };
+        self.open -= usize::from(file.reader.take().is_some());
+        let extra = file.extra();
+        extra.retry_ms = now + (250 << extra.tries.min(7)).min(30_000);
+        extra.tries = extra.tries.saturating_add(1);
+    }
+
+    /// The file holds other content before `handed`: its origin goes on in a copy, or not at all.
+    fn truncated(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get(ix) else { return };
+        let (id, path) = (file.origin, self.path_of(ix));
+        let open = match &file.reader {
+            Some(reader) => reader.file().try_clone(),
+            None => (self.config.open)(&path),
+        };
+        let open = open.map_err(super::bind::BindError::from);
+        match open.and_then(|file| self.cut_position(id, &file)) {
+            Ok(Some(from)) => return self.begin_cut_back(ix, from, out),
+            Ok(None) => {}
+            // asked again in the next step
+            Err(super::bind::BindError::State(error)) => {
+                if let Some(file) = self.files.get_mut(ix) {
+                    file.verify = true;
+                }
+                return self.state_failed(&error, out);
+            }
+            Err(super::bind::BindError::Io(_)) => {}
+        }
+        let ended = self.origins.get(&id).is_some_and(|origin| origin.finished)
+            || self.ending.contains_key(&id);
+        if let Some(origin) = self.origins.get_mut(&id) {
+            origin.file = None;
+            origin.detached = true;
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let lix = file.log;
+        if !ended {
+            self.lost.push(Lost {
+                origin: id,
+                log: lix,
+                handed: file.handed,
+                marker: file.marker,
+                opened: file.opened,
+                size: if file.size < file.handed { file.peak } else { file.peak_before },
+                since_ms: self.now.mono_ms,
+                truncated: true,
+                unwatched: false,
+                listed: false,
+            });
+        }
+        self.open -= usize::from(file.reader.take().is_some());
+        file.origin = 0;
+        file.handed = 0;
+        file.marker = 0;
+        file.opened = false;
+        file.mid_line = false;
+        file.last = false;
+        file.unseen = true;
+        file.first_sight = false;
+        file.tried = u64::MAX;
+        (file.peak, file.peak_before) = (file.size, 0);
+        file.extra = None;
+        file.phase = Phase::Fresh;
+        self.fresh.push_back(ix);
+        self.force_dirs(lix);
+        self.hinted = true;
+        self.scanned_ms = None;
+        self.examine_copies_of(id);
+        self.happened(lix, Happening::Truncated, out);
+    }
+
+    /// An older marker holds: once all that was handed out is committed, the daemon is asked from
+    /// where on the store lacks the file's lines.
+    pub(super) fn begin_cut_back(&mut self, ix: FileIx, from: u64, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if std::mem::take(&mut file.opened) {
+            Self::say_finished(file.origin, out);
+        }
+        self.open -= usize::from(file.reader.take().is_some());
+        file.phase = Phase::CutBack;
+        file.extra = None;
+        file.extra().cut_from = from;
+        let lix = file.log;
+        self.activate(ix);
+        self.happened(lix, Happening::Truncated, out);
+    }
+
+    fn ask_cut_back(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get(ix).filter(|file| file.phase == Phase::CutBack) else {
+            return;
+        };
+        let (id, handed) = (file.origin, file.handed);
+        let (from, asked) =
+            file.extra.as_ref().map_or((0, true), |extra| (extra.cut_from, extra.cut_asked));
+        let Some(to) = self.origins.get(&id).map(|origin| origin.end) else { return };
+        if asked || to < handed {
+            return;
+        }
+        match self.state.detail(id) {
+            Ok(detail) => {
+                let path = self.path_of(ix);
+                let (contexts, running_ms) = (detail.contexts, detail.running_ms);
+                out.push(FileEvent::CutBack { origin: id, path, from, to, contexts, running_ms });
+                if let Some(file) = self.files.get_mut(ix) {
+                    file.extra().cut_asked = true;
+                }
+            }
+            Err(error) => self.state_failed(&error, out),
+        }
+    }
+
+    /// Reserves what will be read, for all files in one commit.
+    pub(super) fn raise_reaches(&mut self, out: &mut Vec<FileEvent>) {
+        let mut raised = Vec::new();
+        for &ix in &self.active {
+            let Some(file) = self.files.get(ix) else { continue };
+            if file.phase != Phase::Following || file.reader.is_none() || file.size <= file.handed {
+                continue;
+            }
+            let Some(origin) = self.origins.get(&file.origin).filter(|one| one.announced) else {
+                continue;
+            };
+            let mut reach = file.size.min(origin.end + REACH_BYTES_MAX);
+            if file.mid_line {
+                // no span can pass the start of a line before its end is known
+                reach = reach.max(file.size.min(file.handed + CHUNK_BYTES_MAX as u64));
+            }
+            let left = origin.reach.saturating_sub(file.handed);
+            if reach > origin.reach && left < REACH_BYTES_LOW {
+                raised.push((file.origin, reach));
+            }
+        }
+        if raised.is_empty() {
+            return;
+        }
+        if let Err(error) = self.state.raise_reaches(&raised) {
+            return self.state_failed(&error, out);
+        }
+        self.state_works();
+        for (id, reach) in raised {
+            if let Some(origin) = self.origins.get_mut(&id) {
+                origin.reach = reach;
+            }
+        }
+    }
+
+    /// Reads from each file in turn; says whether it got somewhere.
+    pub(super) fn read_some(&mut self, room: usize, out: &mut Vec<FileEvent>) -> bool {
+        let mut left = room;
+        let mut more = false;
+        for _ in 0..self.active.len() {
+            if left == 0 {
+                break;
+            }
+            let Some(ix) = self.active.pop_front() else { break };
+            self.active.push_back(ix);
+            match self.read_file(ix, left.min(QUANTUM), out) {
+                Ok(turn) => {
+                    left -= turn.chunks.min(left);
+                    more |= turn.more || turn.chunks > 0;
+                }
+                Err(ReadError::State(error)) => self.state_failed(&error, out),
+                Err(ReadError::Io(error)) => self.read_failed(ix, &error, out),
+            }
+        }
+        more
+    }
+
+    fn read_file(
+        &mut self,
+        ix: FileIx,
+        quantum: usize,
+        out: &mut Vec<FileEvent>,
+    ) -> Result<Turn, ReadError> {
+        let mut turn = Turn::default();
+        if !self.is_readable(ix) || !self.prepare(ix, out)? {
+            return Ok(turn);
+        }
+        while turn.chunks < quantum {
+            if !self.turn_context(ix, out)? {
+                return Ok(turn);
+            }
+            let Some((ask, whole)) = self.ask(ix) else { break };
+            let mut bytes = self.buffers.take();
+            let Some(file) = self.files.get_mut(ix) else { break };
+            let Some(reader) = &mut file.reader else { break };
+            let mut got = reader.read(ask, &mut bytes);
+            if ask.at == 0 && file.encoding == Encoding::Plain {
+                // no marker stands before the first byte: the head is it
+                let origin = self.origins.get(&file.origin);
+                let holds = origin.map(|origin| origin.stands_in(reader.file(), 0, 0));
+                if !holds.unwrap_or(Ok(false))? {
+                    got = Ok(Got::Changed);
+                }
+            }
+            if !matches!(got, Ok(Got::Bytes { .. })) {
+                self.buffers.give(std::mem::take(&mut bytes));
+            }
+            match got? {
+                Got::Bytes { marker, before } => {
+                    turn.chunks += 1;
+                    self.hand_out(ix, bytes, marker, before, out);
+                }
+                Got::Nothing => {
+                    file.tried = if whole { file.size } else { u64::MAX };
+                    if file.encoding != Encoding::Plain && whole {
+                        turn.more |= !file.last;
+                        let ended = file.last;
+                        file.last = true;
+                        file.tried = u64::MAX;
+                        if ended {
+                            file.size = file.handed;
+                        }
+                    }
+                    break;
+                }
+                Got::Skipping => {
+                    turn.more = true;
+                    break;
+                }
+                Got::Changed if file.encoding == Encoding::Plain => {
+                    self.truncated(ix, out);
+                    break;
+                }
+                Got::Changed => {
+                    return Err(ReadError::Io(io::Error::other(
+                        "its decompressed content is not what was read of it before",
+                    )));
+                }
+            }
+        }
+        Ok(turn)
+    }
+
+    fn is_readable(&self, ix: FileIx) -> bool {
+        self.files.get(ix).is_some_and(|file| {
+            file.phase == Phase::Following && file.reader.is_some() && file.has_more()
+        })
+    }
+
+    /// Has the store told and the contexts at hand; says whether reading may begin.
+    fn prepare(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) -> Result<bool, ReadError> {
+        let Some(file) = self.files.get(ix) else { return Ok(false) };
+        let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
+        let id = file.origin;
+        if !origin.announced {
+            let detail = self.state.detail(id)?;
+            out.push(FileEvent::Announce { record: origin.record(id), contexts: detail.contexts });
+            if let Some(file) = self.files.get_mut(ix) {
+                file.phase = Phase::Announcing;
+            }
+            return Ok(false);
+        }
+        if !file.opened && origin.end != file.handed {
+            return Ok(false); // what was finished before is on its way to the store
+        }
+        if file.extra.as_ref().is_some_and(|extra| extra.context.is_some()) {
+            return Ok(true);
+        }
+        let detail = self.state.detail(id)?;
+        let (handed, plain) = (file.handed, file.encoding == Encoding::Plain);
+        let mut last = *b"\n";
+        if let Some(reader) = file.reader.as_ref().filter(|_| plain && handed > 0) {
+            marker::read_fully_at(reader.file(), &mut last, handed - 1)?;
+        }
+        let rules = self.rules_of(ix);
+        let Some(file) = self.files.get_mut(ix) else { return Ok(false) };
+        file.mid_line = last != *b"\n";
+        let mut later: VecDeque<Context> = detail.contexts.into();
+        let mut context = later.pop_front();
+        while later.front().is_some_and(|next| next.from_bytes <= handed) {
+            context = later.pop_front();
+        }
+        let (Some(context), Some(_)) = (context, rules) else { return Ok(false) };
+        let extra = file.extra();
+        extra.context = Some(context);
+        extra.later = later;
+        extra.running_ms = detail.running_ms;
+        Ok(true)
+    }
+
+    fn rules_of(&self, ix: FileIx) -> Option<std::sync::Arc<super::follow::Rules>> {
+        let source = self.logs.get(self.files.get(ix)?.log)?.source?;
+        Some(std::sync::Arc::clone(&self.sources.get(source)?.rules))
+    }
+
+    /// Brings the context at `handed` into force; `false` while the store is told of a new one.
+    fn turn_context(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) -> Result<bool, ReadError> {
+        let Some(rules) = self.rules_of(ix) else { return Ok(false) };
+        let wall_ms = self.now.wall_ms;
+        let Some(file) = self.files.get_mut(ix) else { return Ok(false) };
+        let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
+        let (id, handed, opened, mid_line) = (file.origin, file.handed, file.opened, file.mid_line);
+        let Some(extra) = &mut file.extra else { return Ok(false) };
+        while extra.later.front().is_some_and(|next| next.from_bytes <= handed) {
+            extra.context = extra.later.pop_front();
+            if let Some(context) = extra.context.clone().filter(|_| opened) {
+                out.push(FileEvent::Input(Input::Context(context)));
+            }
+        }
+        let Some(newest) = extra.later.back().or(extra.context.as_ref()) else { return Ok(false) };
+        let old = rules.year_less && wall_ms - newest.anchor_ms >= ANCHOR_MS_MAX;
+        if !old && newest.same_rules(&rules.context(id, 0, 0)) {
+            extra.cut = None;
+            return Ok(true);
+        }
+        if extra.cut.is_none() {
+            // what may have been handed out keeps its context, also by an earlier run
+            let handed = if opened { handed } else { handed.max(origin.reach_before) };
+            extra.cut = Some(handed.max(newest.from_bytes));
+        }
+        if mid_line || extra.cut.is_some_and(|cut| cut > handed) {
+            return Ok(true);
+        }
+        let context = rules.context(id, handed, wall_ms);
+        self.state.add_contexts(std::slice::from_ref(&context))?;
+        extra.cut = None;
+        extra.later.clear();
+        if opened {
+            extra.later.push_back(context.clone());
+        } else {
+            extra.context = Some(context.clone());
+        }
+        file.phase = Phase::Announcing;
+        out.push(FileEvent::Announce { record: origin.record(id), contexts: vec![context] });
+        Ok(false)
+    }
+
+    /// What to read next, and whether that goes up to the end of the file as far as it is known.
+    fn ask(&self, ix: FileIx) -> Option<(Ask, bool)> {
+        let file = self.files.get(ix)?;
+        let origin = self.origins.get(&file.origin)?;
+        let extra = file.extra.as_ref()?;
+        let next = extra.later.front().map_or(u64::MAX, |context| context.from_bytes);
+        let limit = origin.reach.min(next);
+        if limit <= file.handed {
+            return None;
+        }
+        let room = limit - file.handed;
+        let whole =
+            limit >= file.size || file.size == SIZE_UNKNOWN && room >= CHUNK_BYTES_MAX as u64;
+        // a cut at a line start that `handed` is itself was taken already
+        let last = file.last && whole && file.backlog() <= CHUNK_BYTES_MAX as u64;
+        let ask = Ask { at: file.handed, limit, marker: file.marker, cut: extra.cut, last };
+        Some((ask, whole))
+    }
+
+    fn hand_out(
+        &mut self,
+        ix: FileIx,
+        bytes: Vec<u8>,
+        marker: u64,
+        before: Vec<u8>,
+        out: &mut Vec<FileEvent>,
+    ) {
+        let now = self.now.mono_ms;
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let (origin, start) = (file.origin, file.handed);
+        let Some(extra) = &mut file.extra else { return };
+        extra.tries = 0;
+        if !file.opened {
+            let Some(context) = extra.context.clone() else { return };
+            let running_ms = extra.running_ms;
+            let opening = Opening { origin, at: start, context, before, running_ms };
+            out.push(FileEvent::Input(Input::Open(opening)));
+            file.opened = true;
+        }
+        assert!(
+            self.origins.get(&origin).is_some_and(|one| start + bytes.len() as u64 <= one.reach),
+            "bytes beyond the reach were read"
+        );
+        file.mid_line = bytes.last() != Some(&b'\n');
+        file.handed = start + bytes.len() as u64;
+        file.marker = marker;
+        file.moved_ms = now;
+        if file.size != SIZE_UNKNOWN {
+            file.size = file.size.max(file.handed);
+            file.peak = file.peak.max(file.size);
+        }
+        self.grown_ms = now;
+        out.push(FileEvent::Input(Input::Chunk(Chunk { origin, start, bytes })));
+    }
+
+    /// Ends the origins of rotated files that are read to their end and quiet.
+    pub(super) fn finish_some(&mut self, out: &mut Vec<FileEvent>) {
+        let leaving: Vec<FileIx> = self
+            .active
+            .iter()
+            .copied()
+            .filter(|&ix| {
+                self.files.get(ix).is_some_and(|file| {
+                    file.phase == Phase::Following && self.is_leaving(file) && self.is_quiet(file)
+                })
+            })
+            .collect();
+        for ix in leaving {
+            let Some(file) = self.files.get_mut(ix) else { continue };
+            if file.handed < file.size {
+                // the last line will get no newline
+                file.last = true;
+                file.tried = u64::MAX;
+                continue;
+            }
+            file.last = false;
+            file.phase = Phase::Ended;
+            file.extra = None;
+            self.open -= usize::from(file.reader.take().is_some());
+            let (id, handed, unlinked) = (file.origin, file.handed, file.links == 0);
+            if std::mem::take(&mut file.opened) {
+                Self::say_finished(id, out);
+            }
+            self.end_origin(id, handed);
+            if unlinked {
+                self.forget(ix);
+            }
+        }
+    }
+
+    fn is_quiet(&self, file: &Followed) -> bool {
+        if file.last || file.encoding != Encoding::Plain {
+            return file.handed == file.size;
+        }
+        let rules = self.logs.get(file.log).and_then(|log| log.source);
+        let wait =
+            rules.and_then(|at| self.sources.get(at)).map_or(0, |one| one.rules.rotate_wait_ms);
+        file.reader.is_some()
+            && !file.has_more()
+            && self.now.mono_ms.saturating_sub(file.moved_ms) >= wait
+    }
+
+    /// Closes files that are read to their end and quiet, sooner when many are open.
+    pub(super) fn close_idle(&mut self) {
+        let crowded = self.open > self.config.open_files_max / 2;
+        for &ix in &self.active {
+            let Some(file) = self.files.get(ix) else { continue };
+            let idle = self.now.mono_ms.saturating_sub(file.moved_ms) >= IDLE_MS;
+            let drained = file.phase == Phase::Following && !file.has_more() && !file.last;
+            if file.reader.is_some()
+                && drained
+                && (idle || crowded)
+                && !self.is_leaving(file)
+                && let Some(file) = self.files.get_mut(ix)
+            {
+                file.reader = None;
+                file.extra = None;
+                self.open -= 1;
+            }
+        }
+    }
+}
+
+/// Why a file's turn ended early.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    State(#[from] TailStateError),
+}

@@ -1,0 +1,601 @@
+//! The full look: which paths there are, which files they lead to, what else is in their
+//! directories. Correctness rests on this alone; events only make it come sooner.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirEntryExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::discover::Stamp;
+use super::follow::{FileIx, Followed, Log, LogIx, Lost, Phase, parent};
+use super::identity::{self, Look};
+use super::siblings;
+use super::state::Change;
+use super::tailer::{Dir, Tailer, unreadable};
+use super::{FileEvent, Happening};
+use crate::ledger::Encoding;
+
+/// Why a file in a followed directory may be of interest.
+#[derive(Debug, Clone, Copy)]
+struct Why {
+    /// Its inode number is that of an origin without a file.
+    known: bool,
+    /// Its name is that of a rotated file.
+    sibling: bool,
+}
+
+/// So many files may be looked at on every hint.
+const FILES_FEW: u64 = 500;
+
+impl Tailer {
+    /// How long quiet files are left alone: a look at 20,000 of them takes some 40 ms.
+    pub(super) fn scan_interval_ms(&self) -> u64 {
+        let files = self.files.iter().count() as u64;
+        if self.events { (files * 3 / 2).clamp(1000, 30_000) } else { files.clamp(1000, 10_000) }
+    }
+
+    pub(super) fn scan_due(&mut self) -> bool {
+        let Some(scanned) = self.scanned_ms else { return true };
+        let age = self.now.mono_ms.saturating_sub(scanned);
+        let files = self.files.iter().count() as u64;
+        if self.hinted && files > FILES_FEW && self.grown_ms == self.now.mono_ms {
+            self.hinted = false; // an open file grew: that explains it
+        }
+        // a hint says that *some* file moved; looking at all of them may cost a few per cent
+        self.hinted && age >= files / 10 || age >= self.scan_interval_ms()
+    }
+
+    pub(super) fn scan(&mut self, out: &mut Vec<FileEvent>) {
+        self.hinted = false;
+        self.scanned_ms = Some(self.now.mono_ms);
+        self.discover(out);
+        for lix in self.logs.indexes() {
+            self.look_at_log(lix, out);
+        }
+        let moved = self.look_at_others();
+        self.list_dirs(moved, out);
+        self.first_scan = false;
+    }
+
+    /// Which paths are meant, and by which source: the first one wins.
+    fn discover(&mut self, out: &mut Vec<FileEvent>) {
+        let stale = self.sources.iter().any(|source| source.finder.is_stale());
+        if !(stale || self.reloaded || self.first_scan) {
+            return;
+        }
+        let mut meant: HashMap<PathBuf, (usize, usize)> = HashMap::new();
+        for index in 0..self.sources.len() {
+            let Some(found) = self.sources.get_mut(index).map(|source| source.finder.find()) else {
+                continue;
+            };
+            for (path, wanted) in found.paths {
+                meant.entry(path).or_insert((index, wanted));
+            }
+            for (dir, error) in found.faults {
+                self.say_once(&dir, "list", unreadable(&error), out);
+            }
+        }
+        for lix in self.logs.indexes() {
+            let Some(log) = self.logs.get_mut(lix) else { continue };
+            if let Some((source, wanted)) = meant.remove(&*log.path) {
+                let returns = log.source.is_none();
+                (log.source, log.wanted, log.meant) = (Some(source), wanted, true);
+                if returns {
+                    self.resume_log(lix);
+                }
+                continue;
+            }
+            log.meant = false;
+            if self.reloaded {
+                self.retire_log(lix, out);
+            } else if log.files == 0 {
+                let path = Arc::clone(&log.path);
+                self.logs.remove(lix);
+                self.log_of.remove(&path);
+            }
+        }
+        for (path, (source, wanted)) in meant {
+            self.add_log(&path, source, wanted);
+        }
+        self.find_rotated_names();
+        self.watch_dirs();
+        if self.reloaded || self.first_scan {
+            self.unaccounted = true;
+        }
+        self.reloaded = false;
+    }
+
+    fn add_log(&mut self, path: &Path, source: usize, wanted: usize) {
+        let path: Arc<Path> = Arc::from(path);
+        let threshold_ns = self.thresholds.get(&path).copied();
+        let seen = self.sources.get(source).and_then(|one| one.seen.get(wanted).copied());
+        let log = Log {
+            source: Some(source),
+            path: Arc::clone(&path),
+            current: None,
+            real: None,
+            threshold_ns,
+            pending: 0,
+            files: 0,
+            first_sight: seen == Some(false) && threshold_ns.is_none(),
+            wanted,
+            meant: true,
+            ignored_ns: i64::MIN,
+            rotated_name: false,
+        };
+        let lix = self.logs.add(log);
+        self.log_of.insert(path, lix);
+    }
+
+    fn find_rotated_names(&mut self) {
+        for lix in self.logs.indexes() {
+            let Some(path) = self.logs.get(lix).map(|log| Arc::clone(&log.path)) else { continue };
+            let Some(name) = path.file_name() else { continue };
+            let rotated = siblings::bases(name).iter().any(|base| {
+                siblings::is_rotated(name, base)
+                    && self.log_of.contains_key(&*path.with_file_name(base))
+            });
+            if let Some(log) = self.logs.get_mut(lix) {
+                log.rotated_name = rotated;
+            }
+        }
+    }
+
+    /// Knows the directories in which siblings are looked for.
+    pub(super) fn watch_dirs(&mut self) {
+        let mut dirs = std::mem::take(&mut self.dirs);
+        for lix in self.logs.indexes() {
+            let Some(log) = self.logs.get(lix) else { continue };
+            for path in [Some(&*log.path), log.real.as_deref()].into_iter().flatten() {
+                let Some(dir) = path.parent() else { continue };
+                if !self.dirs.contains_key(dir) {
+                    let known = dirs.remove(dir).unwrap_or(Dir { stamp: None, force: true });
+                    self.dirs.insert(dir.to_owned(), known);
+                }
+            }
+        }
+    }
+
+    pub(super) fn force_dirs(&mut self, lix: LogIx) {
+        let Some(log) = self.logs.get(lix) else { return };
+        let paths = [Some(parent(&log.path)), log.real.as_deref().map(parent)];
+        for dir in paths.into_iter().flatten() {
+            self.dirs.entry(dir).or_default().force = true;
+        }
+    }
+
+    fn look_at_log(&mut self, lix: LogIx, out: &mut Vec<FileEvent>) {
+        let Some(log) = self.logs.get(lix).filter(|log| log.source.is_some()) else { return };
+        let path = Arc::clone(&log.path);
+        match identity::look(&path) {
+            Ok(look) if look.regular => {
+                self.unsay(&path, "look");
+                self.at_path(lix, &look, out);
+            }
+            Ok(_) => {
+                let text = "it is no regular file and is not followed".to_owned();
+                self.say_once(&path, "look", text, out);
+                self.vacate(lix, out);
+            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                self.vacate(lix, out);
+            }
+            Err(error) => self.say_once(&path, "look", unreadable(&error), out),
+        }
+    }
+
+    /// The log's path leads to this file.
+    fn at_path(&mut self, lix: LogIx, look: &Look, out: &mut Vec<FileEvent>) {
+        let key = look.key();
+        let current = self.logs.get(lix).and_then(|log| log.current);
+        if let Some(ix) = current
+            && self.files.get(ix).is_some_and(|file| file.key == key)
+        {
+            self.saw(ix, look);
+            return;
+        }
+        if let Some(&ix) = self.file_of.get(&key)
+            && self.files.get(ix).is_some_and(|file| file.current)
+        {
+            // another followed path leads to the same file, and has it
+            let other = self.files.get(ix).and_then(|file| self.logs.get(file.log));
+            if other.is_some_and(|other| self.still_leads_to(&other.path, look)) {
+                return;
+            }
+            let before = self.files.get(ix).map(|file| file.log);
+            if let Some(before) = before {
+                self.vacate(before, out);
+            }
+        }
+        self.vacate(lix, out);
+        let Some(path) = self.logs.get(lix).map(|log| Arc::clone(&log.path)) else { return };
+        let real = fs::canonicalize(&path).ok().filter(|real| **real != *path);
+        let real: Option<Box<Path>> = real.map(PathBuf::into_boxed_path);
+        let ix = match self.file_of.get(&key) {
+            Some(&ix) => self.take_over(ix, lix, real.clone()),
+            None => self.add_file(lix, real.clone(), look),
+        };
+        let mut new_dir = false;
+        if let Some(log) = self.logs.get_mut(lix) {
+            log.current = Some(ix);
+            new_dir = real.is_some() && log.real != real;
+            log.real = real;
+        }
+        if let Some(file) = self.files.get_mut(ix) {
+            file.current = true;
+        }
+        if new_dir {
+            self.watch_dirs();
+        }
+        self.force_dirs(lix);
+        self.happened(lix, Happening::Created, out);
+        self.saw(ix, look);
+    }
+
+    fn still_leads_to(&self, path: &Path, look: &Look) -> bool {
+        identity::look(path).is_ok_and(|other| other.key() == look.key())
+    }
+
+    /// A file that was known under another name is the log's current one.
+    fn take_over(&mut self, ix: FileIx, lix: LogIx, real: Option<Box<Path>>) -> FileIx {
+        let Some(file) = self.files.get_mut(ix) else { return ix };
+        let before = std::mem::replace(&mut file.log, lix);
+        file.path = real;
+        if before != lix {
+            if let Some(log) = self.logs.get_mut(before) {
+                log.files = log.files.saturating_sub(1);
+                log.pending = log.pending.saturating_sub(u32::from(file.pending));
+            }
+            if let Some(log) = self.logs.get_mut(lix) {
+                log.files += 1;
+                log.pending += u32::from(file.pending);
+            }
+        }
+        self.set_pending(ix, false);
+        ix
+    }
+
+    pub(super) fn add_file(&mut self, lix: LogIx, path: Option<Box<Path>>, look: &Look) -> FileIx {
+        let mut file = Followed::new(lix, path, look);
+        file.moved_ms = self.now.mono_ms;
+        if let Some(log) = self.logs.get_mut(lix) {
+            log.files += 1;
+            file.first_sight = log.first_sight;
+            let name = file.path.as_deref().unwrap_or(&log.path).file_name();
+            file.encoding = name.map_or(Encoding::Plain, |name| siblings::encoding(name).0);
+        }
+        let key = file.key;
+        let ix = self.files.add(file);
+        self.file_of.insert(key, ix);
+        self.fresh.push_back(ix);
+        ix
+    }
+
+    /// The log's path leads to its current file no longer.
+    fn vacate(&mut self, lix: LogIx, out: &mut Vec<FileEvent>) {
+        let Some(log) = self.logs.get_mut(lix) else { return };
+        let Some(ix) = log.current.take() else { return };
+        log.first_sight = false;
+        let path = Arc::clone(&log.path);
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.current = false;
+        file.first_sight = false;
+        file.unseen = true;
+        file.moved_ms = self.now.mono_ms;
+        file.path.get_or_insert_with(|| Box::from(&*path));
+        if matches!(file.phase, Phase::Following | Phase::Announcing) {
+            self.activate(ix);
+        }
+        self.force_dirs(lix);
+        self.happened(lix, Happening::Rotated, out);
+    }
+
+    /// Notes what a look at a file said.
+    pub(super) fn saw(&mut self, ix: FileIx, look: &Look) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let raw_grown = look.size != file.raw_size || look.mtime_ns != file.mtime_ns;
+        let touched = look.ctime_ns != file.ctime_ns;
+        file.links = look.links;
+        file.ctime_ns = look.ctime_ns;
+        let written = look.mtime_ns != file.mtime_ns;
+        file.mtime_ns = look.mtime_ns;
+        file.raw_size = look.size;
+        if file.encoding == Encoding::Plain {
+            if look.size > file.size {
+                file.moved_ms = self.now.mono_ms;
+            }
+            file.size = look.size;
+            if look.size > file.peak {
+                (file.peak_before, file.peak) = (file.peak, look.size);
+            }
+        }
+        match file.phase {
+            Phase::Fresh if look.size > 0 => self.fresh.push_back(ix),
+            Phase::Waiting if raw_grown || touched => file.extra().retry_ms = 0,
+            Phase::Copy if raw_grown => {
+                file.phase = Phase::Fresh;
+                self.fresh.push_back(ix);
+            }
+            Phase::Following | Phase::Announcing | Phase::Ended
+                if file.encoding == Encoding::Plain =>
+            {
+                file.verify |= written && file.size <= file.handed;
+                if file.verify || file.has_more() {
+                    self.activate(ix);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at files that no followed path leads to; those whose name leads elsewhere or nowhere
+    /// are returned by inode.
+    fn look_at_others(&mut self) -> HashMap<u64, FileIx> {
+        let mut moved = HashMap::new();
+        for ix in self.files.indexes() {
+            let Some(file) = self.files.get(ix).filter(|file| !file.current) else { continue };
+            let key = file.key;
+            let path = self.path_of(ix);
+            let open = file.reader.as_ref().and_then(|one| identity::look_open(one.file()).ok());
+            let here = identity::look(&path).ok().filter(|look| look.key() == key);
+            if here.is_none() {
+                moved.insert(key.1, ix);
+                self.dirs.entry(parent(&path)).or_default().force = true;
+            }
+            if let Some(look) = here.or(open) {
+                self.saw(ix, &look);
+            }
+        }
+        moved
+    }
+
+    fn list_dirs(&mut self, mut moved: HashMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
+        let mut aliases: HashMap<PathBuf, LogIx> = HashMap::new();
+        for (lix, log) in self.logs.iter() {
+            if let Some(real) = &log.real {
+                aliases.insert(real.to_path_buf(), lix);
+            }
+        }
+        let dirs: Vec<PathBuf> = self.dirs.keys().cloned().collect();
+        for dir in &dirs {
+            let stamp = Stamp::of(dir);
+            let Some(known) = self.dirs.get_mut(dir) else { continue };
+            if !known.force && Stamp::unchanged(known.stamp, stamp) {
+                continue;
+            }
+            *known = Dir { stamp, force: false };
+            if stamp.is_some() {
+                self.list(dir, &aliases, &mut moved, out);
+            }
+        }
+        for lix in self.logs.indexes() {
+            if let Some(log) = self.logs.get_mut(lix) {
+                // what appears from here on has not been seen
+                log.threshold_ns.get_or_insert(log.ignored_ns);
+            }
+        }
+        for lost in &mut self.lost {
+            lost.listed = true;
+        }
+        for ix in moved.into_values() {
+            if self.files.get(ix).is_some_and(|file| file.reader.is_none()) {
+                self.gone(ix, out);
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        dir: &Path,
+        aliases: &HashMap<PathBuf, LogIx>,
+        moved: &mut HashMap<u64, FileIx>,
+        out: &mut Vec<FileEvent>,
+    ) {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.say_once(dir, "list", unreadable(&error), out);
+                return;
+            }
+        };
+        self.unsay(dir, "list");
+        for entry in entries.flatten() {
+            let (name, inode) = (entry.file_name(), entry.ino());
+            if let Some(&ix) = moved.get(&inode)
+                && self.found_again(ix, &dir.join(&name))
+            {
+                moved.remove(&inode);
+                continue;
+            }
+            let known = self.by_inode.get(&inode).and_then(|ids| self.unbound_of(ids));
+            let sibling = self.log_of_sibling(dir, &name, aliases);
+            if let Some(lix) = known.or(sibling) {
+                let why = Why { known: known.is_some(), sibling: sibling.is_some() };
+                self.consider(lix, &dir.join(&name), why);
+            }
+        }
+    }
+
+    /// The log of an origin that has no file, if it is configured.
+    fn unbound_of(&self, ids: &[i64]) -> Option<LogIx> {
+        let origins = ids.iter().filter_map(|id| self.origins.get(id));
+        let mut free = origins.filter(|origin| origin.file.is_none() && !origin.detached);
+        free.find_map(|origin| self.log_of.get(&origin.path).copied())
+    }
+
+    fn log_of_sibling(
+        &self,
+        dir: &Path,
+        name: &OsStr,
+        aliases: &HashMap<PathBuf, LogIx>,
+    ) -> Option<LogIx> {
+        siblings::bases(name).iter().find_map(|base| {
+            let path = dir.join(base);
+            self.log_of.get(&*path).or_else(|| aliases.get(&path)).copied()
+        })
+    }
+
+    fn found_again(&mut self, ix: FileIx, path: &Path) -> bool {
+        let Some(file) = self.files.get_mut(ix) else { return false };
+        let Ok(look) = identity::look(path) else { return false };
+        if look.key() != file.key {
+            return false;
+        }
+        file.path = Some(Box::from(path));
+        if file.origin != 0 {
+            let path = path.to_owned();
+            self.changes.push(Change::Moved { origin: file.origin, path });
+        }
+        self.saw(ix, &look);
+        true
+    }
+
+    /// Decides whether a sibling of a log is worth binding.
+    fn consider(&mut self, lix: LogIx, path: &Path, why: Why) {
+        if self.log_of.contains_key(path) {
+            return; // a followed path of its own
+        }
+        let Ok(look) = identity::look(path) else { return };
+        let key = look.key();
+        if !look.regular || look.size == 0 || self.file_of.contains_key(&key) {
+            return;
+        }
+        if self.ignored.contains(&key) {
+            return;
+        }
+        let (encoding, plain) = siblings::encoding(path.file_name().unwrap_or_default());
+        if encoding != Encoding::Plain && path.with_file_name(plain).exists() {
+            return; // being written, or a copy: it counts when its plain twin is gone
+        }
+        let Some(log) = self.logs.get_mut(lix).filter(|log| log.source.is_some()) else { return };
+        // an inode number that is known may have been used again: only a sibling may be new
+        let younger = log.threshold_ns.is_some_and(|threshold| look.mtime_ns >= threshold);
+        let unseen = why.sibling && younger;
+        if !why.known && !unseen {
+            if log.threshold_ns.is_none() {
+                log.ignored_ns = log.ignored_ns.max(look.mtime_ns.saturating_add(1));
+                self.ignored.insert(key);
+                return;
+            }
+            if !self.lost.iter().any(|lost| lost.log == lix) {
+                return;
+            }
+        }
+        let ix = self.add_file(lix, Some(Box::from(path)), &look);
+        if let Some(file) = self.files.get_mut(ix) {
+            file.unseen = unseen;
+            file.first_sight = false;
+        }
+        self.set_pending(ix, true);
+    }
+
+    pub(super) fn set_pending(&mut self, ix: FileIx, pending: bool) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if file.pending == pending {
+            return;
+        }
+        file.pending = pending;
+        if let Some(log) = self.logs.get_mut(file.log) {
+            log.pending = if pending { log.pending + 1 } else { log.pending.saturating_sub(1) };
+        }
+    }
+
+    /// A file that is not open has no name that we can find.
+    fn gone(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get(ix) else { return };
+        let (lix, phase) = (file.log, file.phase);
+        if matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
+            self.lost.push(Lost {
+                origin: file.origin,
+                log: lix,
+                handed: file.handed,
+                marker: file.marker,
+                opened: file.opened,
+                size: file.size,
+                since_ms: self.now.mono_ms,
+                truncated: false,
+                unwatched: false,
+                listed: false,
+            });
+            self.force_dirs(lix);
+        } else if phase != Phase::Ended
+            && file.size > 0
+            && phase != Phase::Retired
+            && phase != Phase::Copy
+        {
+            let (path, text) = (self.path_of(ix), "it was deleted before it could be read");
+            out.push(FileEvent::Said {
+                weight: super::Weight::Warning,
+                path,
+                text: text.to_owned(),
+            });
+        }
+        self.forget(ix);
+    }
+
+    /// Removes a file from the tables; its origin stays known.
+    pub(super) fn forget(&mut self, ix: FileIx) {
+        self.set_pending(ix, false);
+        let Some(file) = self.files.remove(ix) else { return };
+        if file.active {
+            self.active.retain(|&other| other != ix);
+        }
+        self.open -= usize::from(file.reader.is_some());
+        if self.file_of.get(&file.key) == Some(&ix) {
+            self.file_of.remove(&file.key);
+        }
+        if let Some(log) = self.logs.get_mut(file.log) {
+            log.files = log.files.saturating_sub(1);
+            if log.current == Some(ix) {
+                log.current = None;
+            }
+        }
+        if let Some(origin) = self.origins.get_mut(&file.origin)
+            && origin.file == Some(ix)
+        {
+            origin.file = None;
+        }
+    }
+
+    /// No source means the log any more.
+    fn retire_log(&mut self, lix: LogIx, out: &mut Vec<FileEvent>) {
+        let Some(log) = self.logs.get_mut(lix) else { return };
+        log.source = None;
+        for ix in self.files.indexes() {
+            let Some(file) = self.files.get_mut(ix).filter(|file| file.log == lix) else {
+                continue;
+            };
+            if std::mem::take(&mut file.opened) {
+                Self::say_finished(file.origin, out);
+            }
+            self.open -= usize::from(file.reader.take().is_some());
+            file.extra = None;
+            if file.origin == 0 {
+                self.forget(ix);
+            } else if file.phase != Phase::Ended {
+                file.phase = Phase::Retired;
+                let origin = file.origin;
+                self.changes.push(Change::Retired { origin, retired: true });
+            }
+        }
+    }
+
+    /// A source means the log again.
+    fn resume_log(&mut self, lix: LogIx) {
+        for ix in self.files.indexes() {
+            let Some(file) = self.files.get_mut(ix) else { continue };
+            if file.log == lix && file.phase == Phase::Retired {
+                file.phase = Phase::Following;
+                file.tried = u64::MAX;
+                let origin = file.origin;
+                self.changes.push(Change::Retired { origin, retired: false });
+                self.activate(ix);
+            }
+        }
+    }
+}
