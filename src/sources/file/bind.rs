@@ -432,13 +432,11 @@ impl Tailer {
                 self.set_pending(ix, false);
                 self.wait(ix, 250);
             }
-            Verdict::Continues(id) if !has_file(&id) => self.adopt(ix, id, out),
-            Verdict::Continues(id) | Verdict::Copy(id) => {
-                file.phase = Phase::Copy;
-                file.extra = None;
-                file.extra().copy_of = id;
-                self.set_pending(ix, false);
+            Verdict::Continues(id) if !has_file(&id) => {
+                file.phase = Phase::Adopting;
+                self.adopting.push((id, ix));
             }
+            Verdict::Continues(id) | Verdict::Copy(id) => self.is_copy(ix, id),
             Verdict::Other if file.current || file.unseen => self.to_birth(ix),
             Verdict::Empty if file.current => self.wait(ix, 30_000),
             Verdict::Other | Verdict::Empty => {
@@ -447,6 +445,37 @@ impl Tailer {
                 self.forget(ix);
             }
         }
+    }
+
+    /// Of all files that continue an origin, it goes on in the longest: the others are copies that
+    /// were made earlier.
+    pub(super) fn adopt_longest(&mut self, out: &mut Vec<FileEvent>) {
+        if !self.fresh.is_empty() || !self.examining.is_empty() {
+            return;
+        }
+        let mut adopting = std::mem::take(&mut self.adopting);
+        adopting.retain(|(_, ix)| {
+            self.files.get(*ix).is_some_and(|file| file.phase == Phase::Adopting)
+        });
+        adopting.sort_by_key(|(id, ix)| {
+            let file = self.files.get(*ix);
+            (*id, std::cmp::Reverse(file.map(|file| (file.size, file.current, file.pending))))
+        });
+        for (id, ix) in adopting {
+            if self.origins.get(&id).is_some_and(|origin| origin.file.is_none()) {
+                self.adopt(ix, id, out);
+            } else {
+                self.is_copy(ix, id);
+            }
+        }
+    }
+
+    fn is_copy(&mut self, ix: FileIx, id: OriginId) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.phase = Phase::Copy;
+        file.extra = None;
+        file.extra().copy_of = id;
+        self.set_pending(ix, false);
     }
 
     /// The file has the content of an origin whose own file is gone: the origin goes on in it.

@@ -31,6 +31,8 @@ pub(super) enum Phase {
     Fresh,
     /// Its content is held against what is known.
     Examining,
+    /// It continues an origin, if no longer file does.
+    Adopting,
     /// A new origin will be made for it.
     Birth,
     /// It cannot be read, or is not whole; until `Extra::retry_ms`.
@@ -53,7 +55,7 @@ impl Phase {
     /// The word in `bitacora status`.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Fresh | Self::Examining | Self::Birth => "new",
+            Self::Fresh | Self::Examining | Self::Adopting | Self::Birth => "new",
             Self::Waiting => "waiting",
             Self::Copy => "copy",
             Self::Announcing | Self::Following => "followed",

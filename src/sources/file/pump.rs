@@ -219,6 +219,8 @@ impl Tailer {
         (file.peak, file.peak_before) = (file.size, 0);
         file.extra = None;
         file.phase = Phase::Fresh;
+        let unborn = !file.current && file.raw_size > 0;
+        self.set_pending(ix, unborn);
         self.fresh.push_back(ix);
         self.force_dirs(lix);
         self.hinted = true;

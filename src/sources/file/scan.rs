@@ -288,9 +288,11 @@ impl Tailer {
         file.unseen = true;
         file.moved_ms = self.now.mono_ms;
         file.path.get_or_insert_with(|| Box::from(&*path));
+        let unborn = file.origin == 0 && file.raw_size > 0 && file.phase != Phase::Copy;
         if matches!(file.phase, Phase::Following | Phase::Announcing) {
             self.activate(ix);
         }
+        self.set_pending(ix, unborn);
         self.force_dirs(lix);
         self.happened(lix, Happening::Rotated, out);
     }

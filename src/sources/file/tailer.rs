@@ -41,6 +41,8 @@ pub struct Tailer {
     /// Files to bind.
     pub(super) fresh: VecDeque<FileIx>,
     pub(super) examining: VecDeque<FileIx>,
+    /// Files that may continue an origin.
+    pub(super) adopting: Vec<(OriginId, FileIx)>,
     pub(super) births: Vec<FileIx>,
     /// Files that are open, or have bytes to read, or are on their way out.
     pub(super) active: VecDeque<FileIx>,
@@ -111,6 +113,7 @@ impl Tailer {
             ignored: HashSet::new(),
             fresh: VecDeque::new(),
             examining: VecDeque::new(),
+            adopting: Vec::new(),
             births: Vec::new(),
             active: VecDeque::new(),
             waiting: Vec::new(),
@@ -176,6 +179,7 @@ impl Tailer {
         self.retry_waiting();
         let mut more = self.bind_some(out);
         more |= self.examine_some(out);
+        self.adopt_longest(out);
         more |= self.give_birth(out);
         self.account(out);
         self.open_active(out);
