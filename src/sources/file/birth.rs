@@ -122,7 +122,9 @@ impl Tailer {
             encoding: known.encoding,
         };
         let context = rules.context(id, first_offset, self.now.wall_ms);
-        Ok(Some(NewOrigin { record, path, mtime_ns: look.mtime_ns, marker, context }))
+        // what was rotated away since the last listing is younger, even if it is older than this
+        let mtime_ns = look.mtime_ns.min(self.listed_ns);
+        Ok(Some(NewOrigin { record, path, mtime_ns, marker, context }))
     }
 
     fn born(&mut self, ix: FileIx, new: &NewOrigin, out: &mut Vec<FileEvent>) {

@@ -9,7 +9,7 @@ use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::discover::Stamp;
+use super::discover::{self, Stamp};
 use super::follow::{FileIx, Followed, Log, LogIx, Lost, Phase, parent};
 use super::identity::{self, Look};
 use super::siblings;
@@ -17,6 +17,9 @@ use super::state::Change;
 use super::tailer::{Dir, Tailer, unreadable};
 use super::{FileEvent, Happening};
 use crate::ledger::Encoding;
+
+/// Time stamps of files are at most so much older than the clock.
+const TICK_NS: i64 = 20_000_000;
 
 /// Why a file in a followed directory may be of interest.
 #[derive(Debug, Clone, Copy)]
@@ -316,7 +319,12 @@ impl Tailer {
                 (file.peak_before, file.peak) = (file.peak, look.size);
             }
         }
-        match file.phase {
+        let (current, phase) = (file.current, file.phase);
+        if phase == Phase::Fresh {
+            self.set_pending(ix, !current && look.size > 0);
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        match phase {
             Phase::Fresh if look.size > 0 => self.fresh.push_back(ix),
             Phase::Waiting if raw_grown || touched => file.extra().retry_ms = 0,
             Phase::Copy if raw_grown => {
@@ -357,6 +365,7 @@ impl Tailer {
     }
 
     fn list_dirs(&mut self, mut moved: HashMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
+        self.listed_ns = discover::file_clock_ns() - TICK_NS;
         let mut aliases: HashMap<PathBuf, LogIx> = HashMap::new();
         for (lix, log) in self.logs.iter() {
             if let Some(real) = &log.real {

@@ -55,6 +55,8 @@ pub struct Tailer {
     pub(super) said: HashSet<(PathBuf, &'static str)>,
     pub(super) now: Now,
     pub(super) scanned_ms: Option<u64>,
+    /// When the directories were last listed, by the clock of the file systems.
+    pub(super) listed_ns: i64,
     /// When a file last grew.
     pub(super) grown_ms: u64,
     pub(super) hinted: bool,
@@ -123,6 +125,7 @@ impl Tailer {
             said: HashSet::new(),
             now: Now { mono_ms: 0, wall_ms: 0 },
             scanned_ms: None,
+            listed_ns: i64::MIN,
             grown_ms: 0,
             hinted: false,
             events: false,
