@@ -74,8 +74,10 @@ table! {
         "Bytes of files that are deleted and held open until they are read.";
     FILE_EVENTS Counter "bitacora_file_events_total"
         "What happened to files: created, rotated, truncated, deleted, adopted.";
-    WAKE_FAILURES Counter "bitacora_wake_failures_total"
+    WAKE_FAULTS Counter "bitacora_wake_faults_total"
         "Times that kernel events could not be had; reading goes on by timer.";
+    INOTIFY_OVERFLOWS Counter "bitacora_inotify_overflows_total"
+        "Times that the kernel's queue of events ran over; a full look makes up for it.";
     STORE_BATCHES Counter "bitacora_store_batches_total" "Batches by result: ok, retried, dead_letter.";
     STORE_ROWS Counter "bitacora_store_rows_total" "Rows by result: ok, dead_letter, expired.";
     STORE_BYTES Counter "bitacora_store_bytes_total" "Bytes of text in acknowledged batches.";
@@ -126,7 +128,9 @@ pub struct ProcessMetrics {
     /// See [`ALL`].
     pub reload_at: Gauge,
     /// See [`ALL`].
-    pub wake_failures: Counter,
+    pub wake_faults: Counter,
+    /// See [`ALL`].
+    pub inotify_overflows: Counter,
     /// See [`ALL`].
     pub span_writes: Counter,
 }
@@ -140,7 +144,8 @@ impl ProcessMetrics {
         Self {
             reload_ok: metrics::gauge!(RELOAD_OK),
             reload_at: metrics::gauge!(RELOAD_AT),
-            wake_failures: metrics::counter!(WAKE_FAILURES),
+            wake_faults: metrics::counter!(WAKE_FAULTS),
+            inotify_overflows: metrics::counter!(INOTIFY_OVERFLOWS),
             span_writes: metrics::counter!(SPAN_WRITES),
         }
     }

@@ -210,9 +210,10 @@ impl Health {
         });
     }
 
-    /// Kernel events cannot be had.
-    pub fn wake_failed(&self) {
-        self.process.wake_failures.increment(1);
+    /// How often kernel events could not be had, and how often their queue ran over.
+    pub fn wake_faults(&self, faults: u64, overflows: u64) {
+        self.process.wake_faults.absolute(faults);
+        self.process.inotify_overflows.absolute(overflows);
     }
 
     /// Spans were written.
