@@ -139,7 +139,7 @@ impl Health {
 
     /// What the tracker holds, by source. The sum must close: what workers accounted for is
     /// committed or pending.
-    pub fn tracked(&self, pending: BTreeMap<String, u64>) {
+    pub fn tracked(&self, pending: &BTreeMap<String, u64>) {
         self.track_ms.store(wall_ms(), Ordering::Relaxed);
         let mut inner = self.inner();
         let total: u64 = pending.values().sum();

@@ -186,9 +186,9 @@ fn is_own(origin: &StoredOrigin, all: &[StoredOrigin], path: &Path) -> bool {
     };
     metadata.ino() == record.kernel.inode
         && (record.kernel.born_ns.is_none() || record.kernel.born_ns == born_ns)
-        && !all.iter().any(|other| {
-            same(&other.record.kernel) && other.record.born_ms > record.born_ms
-        })
+        && !all
+            .iter()
+            .any(|other| same(&other.record.kernel) && other.record.born_ms > record.born_ms)
 }
 
 fn compare(
@@ -268,8 +268,7 @@ fn replay(
     mut each: impl FnMut(&Batch),
 ) -> io::Result<Whole> {
     let first = origin.record.first_offset;
-    let mut whole =
-        Whole { first, same_head: false, read_to: first, agreed: 0, wrong: Vec::new() };
+    let mut whole = Whole { first, same_head: false, read_to: first, agreed: 0, wrong: Vec::new() };
     let mut input = open(path)?;
     let head = read_exactly(&mut input, origin.record.head_bytes)?;
     whole.same_head = head.len() as u64 == origin.record.head_bytes
