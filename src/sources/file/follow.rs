@@ -223,6 +223,7 @@ pub(super) struct Log {
 
 /// An origin, as far as it is always kept.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Origin {
     pub path: Arc<Path>,
     pub machine: Arc<str>,
@@ -320,6 +321,7 @@ impl Interned {
 
 /// An origin whose bytes are not all handed out, and whose file is gone or holds other content.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Lost {
     pub origin: OriginId,
     pub log: LogIx,
@@ -447,6 +449,10 @@ impl<T> Slab<T> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref()?)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
     pub(super) fn indexes(&self) -> std::ops::Range<usize> {

@@ -24,19 +24,23 @@ use crate::sources::Input;
 
 mod bind;
 mod birth;
+mod context;
 pub mod discover;
 pub mod examine;
 mod follow;
 pub mod identity;
+mod list;
 pub mod marker;
 mod pump;
 pub mod reader;
 mod scan;
 pub mod siblings;
 pub mod state;
+mod suspects;
 mod tailer;
 #[cfg(test)]
 mod tests;
+mod truncation;
 pub mod wake;
 
 pub use marker::{MARKER_BYTES, marker};
@@ -96,8 +100,10 @@ impl TailerConfig {
 fn random_id() -> OriginId {
     let random = uuid::Uuid::new_v4().as_u128();
     // 63 bits, of the parts of a version 4 UUID that are all random
-    let bits = (random as u64) ^ ((random >> 64) as u64).rotate_left(32);
-    i64::try_from(bits >> 1).unwrap_or(i64::MAX).max(1)
+    let (low, high) = (random & u128::from(u64::MAX), random >> 64);
+    i64::try_from((low ^ high.rotate_left(32)) & u128::from(i64::MAX.unsigned_abs()))
+        .unwrap_or(i64::MAX)
+        .max(1)
 }
 
 /// How much a message matters.

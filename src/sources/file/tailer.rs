@@ -15,6 +15,7 @@ use crate::ledger::OriginId;
 use crate::sources::{Buffers, Input};
 
 /// Follows files. See the module's page.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Tailer {
     pub(super) state: Arc<dyn TailState>,
     pub(super) buffers: Arc<Buffers>,

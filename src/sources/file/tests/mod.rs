@@ -1,5 +1,7 @@
 //! Rotation, driven step by step over real files with a clock of our own.
 
+#![allow(clippy::single_range_in_vec_init)] // one range of lines is meant
+
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -98,13 +100,12 @@ impl Rig {
     fn compress(&self, name: &str, encoding: Encoding) {
         let plain = self.path(name);
         let text = fs::read(&plain).unwrap();
-        let (ending, bytes) = match encoding {
-            Encoding::Zstd => ("zst", zstd::stream::encode_all(&text[..], 1).unwrap()),
-            _ => {
-                let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                gz.write_all(&text).unwrap();
-                ("gz", gz.finish().unwrap())
-            }
+        let (ending, bytes) = if encoding == Encoding::Zstd {
+            ("zst", zstd::stream::encode_all(&text[..], 1).unwrap())
+        } else {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gz.write_all(&text).unwrap();
+            ("gz", gz.finish().unwrap())
         };
         let to = self.path(&format!("{name}.{ending}"));
         fs::write(&to, bytes).unwrap();
@@ -124,7 +125,7 @@ impl Rig {
 
     /// Makes a file look as if it was written long ago.
     fn age(&self, name: &str) {
-        let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let old = std::time::SystemTime::now() - Duration::from_hours(1);
         OpenOptions::new().write(true).open(self.path(name)).unwrap().set_modified(old).unwrap();
     }
 
@@ -283,12 +284,7 @@ impl Rig {
                 0,
                 Marker { at_ms: self.now.wall_ms, position: known.end, hash: known.marker },
             );
-            let mut before = story.bytes.clone();
-            if story.first > 0 {
-                before = vec![];
-                before.extend_from_slice(&story.bytes);
-            }
-            let marker = marker(&before);
+            let marker = marker(&story.bytes);
             if story.first > 0 && story.bytes.len() < MARKER_BYTES {
                 continue; // the rig does not know the bytes before the first
             }
@@ -299,9 +295,6 @@ impl Rig {
         }
         if let Some(tailer) = &mut self.tailer {
             tailer.committed(&ends);
-            if ends.is_empty() {
-                return;
-            }
         }
     }
 
