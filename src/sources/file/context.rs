@@ -48,7 +48,9 @@ impl Tailer {
         file.mid_line = last != *b"\n";
         let mut later: VecDeque<Context> = detail.contexts.into();
         let mut context = later.pop_front();
-        while later.front().is_some_and(|next| next.from_bytes <= handed) {
+        // a context that begins at `handed` may not have been told to the worker
+        let told = handed.saturating_sub(u64::from(file.opened));
+        while later.front().is_some_and(|next| next.from_bytes <= told) {
             context = later.pop_front();
         }
         let (Some(context), Some(_)) = (context, rules) else { return Ok(false) };

@@ -279,6 +279,13 @@ impl Tailer {
         self.set_pending(ix, unborn);
         self.force_dirs(lix);
         self.happened(lix, Happening::Rotated, out);
+        // it may have been truncated before: what it holds then is to be born before its successor
+        if let Some(file) = self.files.get_mut(ix) {
+            file.verify = true;
+        }
+        if self.is_truncated(ix) {
+            self.truncated(ix, out);
+        }
     }
 
     /// Notes what a look at a file said.
@@ -361,6 +368,7 @@ impl Tailer {
         let Some(file) = self.files.get(ix) else { return };
         let (lix, phase) = (file.log, file.phase);
         if matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
+            let origin = file.origin;
             self.lost.push(Lost {
                 origin: file.origin,
                 log: lix,
@@ -373,6 +381,7 @@ impl Tailer {
                 unwatched: false,
                 listed: false,
             });
+            self.examine_copies_of(origin);
             self.force_dirs(lix);
         } else if phase != Phase::Ended
             && file.size > 0

@@ -33,6 +33,8 @@ struct Story {
     open: bool,
     finished: bool,
     contexts: Vec<(u64, String)>,
+    /// The source under which the line at each offset was handed out first.
+    fates: BTreeMap<u64, String>,
 }
 
 /// A tailer with its files, and a store that checks that the chunks of an origin tile.
@@ -241,6 +243,23 @@ impl Rig {
                 assert!(!chunk.bytes.is_empty() && chunk.bytes.len() <= CHUNK_BYTES_MAX);
                 let end = story.first + story.bytes.len() as u64;
                 assert_eq!(chunk.start, end, "chunks tile");
+                let (_, source) = story.contexts.last().expect("a context is in force");
+                let newlines = memchr::memchr_iter(b'\n', &chunk.bytes).map(|at| at as u64 + 1);
+                for at in std::iter::once(0).chain(newlines) {
+                    let fate =
+                        story.fates.entry(chunk.start + at).or_insert_with(|| source.clone());
+                    if at < chunk.bytes.len() as u64 {
+                        assert_eq!(
+                            fate,
+                            source,
+                            "a line is read again as it was read first: origin {origin}, byte {}",
+                            chunk.start + at
+                        );
+                    } else {
+                        // no line begins here yet
+                        story.fates.remove(&(chunk.start + at));
+                    }
+                }
                 story.bytes.extend_from_slice(&chunk.bytes);
                 let (known, _) = self.state.get(origin).unwrap();
                 assert!(chunk.start + chunk.bytes.len() as u64 <= known.reach, "the reach holds");
