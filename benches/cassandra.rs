@@ -16,36 +16,17 @@ use bitacora::ledger::{Reasons, Span};
 use bitacora::record::Level;
 use bitacora::stores::cassandra::{CassandraStore, open_session, schema};
 use bitacora::stores::{LogReader, Store};
-use scylla::SerializeRow;
-use scylla::client::session::Session;
-use scylla::statement::batch::{Batch as Request, BatchType};
-use scylla::value::{CqlDate, CqlTimestamp};
-use tokio::task::JoinSet;
 
+#[path = "support/bare.rs"]
+mod bare_loop;
 #[path = "../tests/support/cassandra.rs"]
 mod node;
 
-const ROWS: usize = 1000;
+use bare_loop::{ROWS, Run, bare, bare_request, run};
+
 const PAIRS: usize = 5;
 /// 2026-11-22T00:00:00Z
 const DAY_START: i64 = 1_795_305_600_000;
-
-/// A row as somebody would write it who has nothing but the driver.
-#[derive(SerializeRow)]
-#[scylla(flavor = "enforce_order", skip_name_checks)]
-struct BareRow {
-    log_date: CqlDate,
-    source: Arc<str>,
-    bucket: i16,
-    timestamp: CqlTimestamp,
-    origin: i64,
-    offset_bytes: i64,
-    level: &'static str,
-    message: String,
-    host: Arc<str>,
-    metadata: String,
-    stamp: i64,
-}
 
 /// Batches of rows like those of an nginx access log; `round` makes their keys new.
 fn batches(count: usize, round: i64) -> Vec<Batch> {
@@ -103,76 +84,6 @@ fn text(batch: &mut Batch, text: &str) -> std::ops::Range<u32> {
     start..u32::try_from(batch.text.len()).unwrap()
 }
 
-fn bare_rows(batch: &Batch) -> Vec<BareRow> {
-    let owned = |slice| String::from_utf8(batch.text(slice).to_vec()).unwrap();
-    (0..)
-        .zip(&batch.rows)
-        .map(|(index, row)| BareRow {
-            log_date: CqlDate(batch.partition.day.cast_unsigned() ^ (1 << 31)),
-            source: Arc::clone(&batch.partition.source),
-            bucket: batch.partition.bucket,
-            timestamp: CqlTimestamp(row.key.timestamp_ms),
-            origin: row.key.origin,
-            offset_bytes: row.key.offset_bytes,
-            level: row.level.name(),
-            message: owned(&row.message),
-            host: Arc::clone(&batch.host),
-            metadata: owned(&row.metadata),
-            stamp: batch.row_stamp(index),
-        })
-        .collect()
-}
-
-/// One run.
-struct Run {
-    rows_per_s: f64,
-    p50: Duration,
-    p95: Duration,
-}
-
-/// Executes the writes, `in_flight` at once.
-async fn run<F>(writes: Vec<F>, in_flight: usize) -> Run
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let rows = writes.len() * ROWS;
-    let mut waits = Vec::with_capacity(writes.len());
-    let mut running = JoinSet::new();
-    let start = Instant::now();
-    for write in writes {
-        if running.len() == in_flight {
-            waits.extend(running.join_next().await.map(Result::unwrap));
-        }
-        running.spawn(async move {
-            let start = Instant::now();
-            write.await;
-            start.elapsed()
-        });
-    }
-    while let Some(wait) = running.join_next().await {
-        waits.push(wait.unwrap());
-    }
-    let took = start.elapsed().as_secs_f64();
-    waits.sort_unstable();
-    let at = |share: usize| waits[(waits.len() - 1) * share / 100];
-    Run { rows_per_s: rows as f64 / took, p50: at(50), p95: at(95) }
-}
-
-async fn bare(
-    session: &Arc<Session>,
-    request: &Arc<Request>,
-    batches: &[Batch],
-    at_once: usize,
-) -> Run {
-    let writes = batches.iter().map(|batch| {
-        let (session, request, rows) = (Arc::clone(session), Arc::clone(request), bare_rows(batch));
-        async move {
-            session.batch(&request, &rows).await.unwrap();
-        }
-    });
-    run(writes.collect(), at_once).await
-}
-
 async fn ours(store: &Arc<CassandraStore>, batches: Vec<Batch>, at_once: usize) -> Run {
     let writes = batches.into_iter().map(|batch| {
         let (store, batch) = (Arc::clone(store), Arc::new(batch));
@@ -181,23 +92,6 @@ async fn ours(store: &Arc<CassandraStore>, batches: Vec<Batch>, at_once: usize) 
         }
     });
     run(writes.collect(), at_once).await
-}
-
-/// The bare loop's request, made once: 1000 clones of one prepared statement.
-async fn bare_request(session: &Session, config: &Cassandra) -> Arc<Request> {
-    let insert = format!(
-        "INSERT INTO {}.infrastructure_logs (log_date, source, bucket, timestamp, origin, \
-         offset_bytes, level, message, host, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-         USING TIMESTAMP ?",
-        config.keyspace
-    );
-    let statement = session.prepare(insert).await.unwrap();
-    let mut request = Request::new(BatchType::Unlogged);
-    for _ in 0..ROWS {
-        request.append_statement(statement.clone());
-    }
-    request.set_is_idempotent(true);
-    Arc::new(request)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -229,11 +123,11 @@ async fn measure(config: &Cassandra, count: usize, at_once: usize) {
         println!(
             "{pair:4}  {:11.0}  {:7.1} {:7.1}   {:11.0}  {:7.1} {:7.1}   {:5.2}",
             bare.rows_per_s,
-            ms(bare.p50),
-            ms(bare.p95),
+            ms(bare.wait(50)),
+            ms(bare.wait(95)),
             ours.rows_per_s,
-            ms(ours.p50),
-            ms(ours.p95),
+            ms(ours.wait(50)),
+            ms(ours.wait(95)),
             ours.rows_per_s / bare.rows_per_s
         );
         pairs.push((bare, ours));
@@ -244,7 +138,7 @@ async fn measure(config: &Cassandra, count: usize, at_once: usize) {
         of(&|(_, ours)| ours.rows_per_s),
         of(&|(bare, _)| bare.rows_per_s),
         of(&|(bare, ours)| ours.rows_per_s / bare.rows_per_s),
-        of(&|(bare, ours)| ms(ours.p95) / ms(bare.p95)),
+        of(&|(bare, ours)| ms(ours.wait(95)) / ms(bare.wait(95))),
     );
 }
 

@@ -3,7 +3,8 @@
 //! Labels come from the configuration or from closed lists: never a path, a host or a text of an
 //! error, so that the number of series is bounded by the configuration.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -73,8 +74,10 @@ table! {
         "Bytes of files that are deleted and held open until they are read.";
     FILE_EVENTS Counter "bitacora_file_events_total"
         "What happened to files: created, rotated, truncated, deleted, adopted.";
-    WAKE_FAILURES Counter "bitacora_wake_failures_total"
+    WAKE_FAULTS Counter "bitacora_wake_faults_total"
         "Times that kernel events could not be had; reading goes on by timer.";
+    INOTIFY_OVERFLOWS Counter "bitacora_inotify_overflows_total"
+        "Times that the kernel's queue of events ran over; a full look makes up for it.";
     STORE_BATCHES Counter "bitacora_store_batches_total" "Batches by result: ok, retried, dead_letter.";
     STORE_ROWS Counter "bitacora_store_rows_total" "Rows by result: ok, dead_letter, expired.";
     STORE_BYTES Counter "bitacora_store_bytes_total" "Bytes of text in acknowledged batches.";
@@ -89,17 +92,22 @@ table! {
     SPAN_WRITES Counter "bitacora_span_writes_total" "Spans written to the store.";
 }
 
+/// Upper ends of the buckets of `bitacora_store_write_seconds`: fine enough between 2 and 200 ms
+/// that a percentile can be read to a tenth.
+pub const WRITE_SECONDS: &[f64] = &[
+    0.000_5, 0.001, 0.002, 0.003, 0.005, 0.007, 0.01, 0.013, 0.016, 0.02, 0.025, 0.03, 0.04, 0.05,
+    0.065, 0.08, 0.1, 0.13, 0.16, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+];
+
 /// Installs the recorder of this process and describes every metric. The handle renders them.
 ///
 /// # Errors
 ///
 /// A recorder is installed already, or a bucket list is empty.
 pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
-    const SECONDS: &[f64] =
-        &[0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
     const ROWS_IN_BATCH: &[f64] = &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 999.0, 1000.0, 10_000.0];
     let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full(STORE_WRITE.to_owned()), SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(STORE_WRITE.to_owned()), WRITE_SECONDS)?
         .set_buckets_for_metric(Matcher::Full(STORE_BATCH_ROWS.to_owned()), ROWS_IN_BATCH)?
         .install_recorder()?;
     describe();
@@ -125,11 +133,11 @@ pub struct ProcessMetrics {
     /// See [`ALL`].
     pub reload_at: Gauge,
     /// See [`ALL`].
-    pub wake_failures: Counter,
+    pub wake_faults: Counter,
+    /// See [`ALL`].
+    pub inotify_overflows: Counter,
     /// See [`ALL`].
     pub span_writes: Counter,
-    /// See [`ALL`].
-    pub dead_letters: Counter,
 }
 
 impl ProcessMetrics {
@@ -141,9 +149,9 @@ impl ProcessMetrics {
         Self {
             reload_ok: metrics::gauge!(RELOAD_OK),
             reload_at: metrics::gauge!(RELOAD_AT),
-            wake_failures: metrics::counter!(WAKE_FAILURES),
+            wake_faults: metrics::counter!(WAKE_FAULTS),
+            inotify_overflows: metrics::counter!(INOTIFY_OVERFLOWS),
             span_writes: metrics::counter!(SPAN_WRITES),
-            dead_letters: metrics::counter!(DEAD_LETTERS),
         }
     }
 }
@@ -238,23 +246,58 @@ pub struct StoreMetrics {
     pub batch_rows: Histogram,
     /// See [`ALL`].
     pub in_flight: Gauge,
-    /// See [`ALL`].
-    pub up: Gauge,
+    /// See [`ALL`], and whether it is 1.
+    pub up: Up,
     batches_ok: Counter,
     rows_ok: Counter,
+    dead_letters: Counter,
+    trouble: Arc<Trouble>,
+}
+
+/// `bitacora_store_up`, which `bitacora status` reads too.
+#[derive(Debug, Clone)]
+pub struct Up {
+    gauge: Gauge,
+    trouble: Arc<Trouble>,
+}
+
+impl Up {
+    /// 1 while the store takes batches, 0 while it does not.
+    pub fn set(&self, value: f64) {
+        self.gauge.set(value);
+        let up = value > 0.0;
+        self.trouble.down.store(!up, Ordering::Relaxed);
+        if up {
+            *self.trouble.problem.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+}
+
+/// What the store said last, while it does not take batches.
+#[derive(Debug, Default)]
+struct Trouble {
+    down: AtomicBool,
+    problem: Mutex<Option<String>>,
+    dead_letters: AtomicU64,
 }
 
 impl StoreMetrics {
     /// The metrics of the store of this name.
     #[must_use]
     pub fn new(store: &'static str) -> Self {
+        let trouble = Arc::new(Trouble::default());
         Self {
             store,
             bytes: metrics::counter!(STORE_BYTES, "store" => store),
             write_seconds: metrics::histogram!(STORE_WRITE, "store" => store),
             batch_rows: metrics::histogram!(STORE_BATCH_ROWS, "store" => store),
             in_flight: metrics::gauge!(STORE_IN_FLIGHT, "store" => store),
-            up: metrics::gauge!(STORE_UP, "store" => store),
+            up: Up {
+                gauge: metrics::gauge!(STORE_UP, "store" => store),
+                trouble: Arc::clone(&trouble),
+            },
+            dead_letters: metrics::counter!(DEAD_LETTERS),
+            trouble,
             batches_ok: metrics::counter!(STORE_BATCHES, "store" => store, "result" => "ok"),
             rows_ok: metrics::counter!(STORE_ROWS, "store" => store, "result" => "ok"),
         }
@@ -277,7 +320,29 @@ impl StoreMetrics {
 
     /// Rows with another result than `ok`.
     pub fn rows(&self, result: &'static str, count: u64) {
+        if result == "dead_letter" {
+            self.dead_letters.increment(count);
+            self.trouble.dead_letters.fetch_add(count, Ordering::Relaxed);
+        }
         metrics::counter!(STORE_ROWS, "store" => self.store, "result" => result).increment(count);
+    }
+
+    /// Whether the store takes batches, and what it said last if not.
+    #[must_use]
+    pub fn state(&self) -> (bool, Option<String>) {
+        let problem = self.trouble.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        (!self.trouble.down.load(Ordering::Relaxed), problem)
+    }
+
+    /// Rows of this run that the store will never take.
+    #[must_use]
+    pub fn dead_letters(&self) -> u64 {
+        self.trouble.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// Keeps what the store said, for `bitacora status`.
+    pub fn trouble(&self, problem: String) {
+        *self.trouble.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(problem);
     }
 
     /// A try was refused.

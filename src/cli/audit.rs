@@ -25,6 +25,7 @@ Exits with 0 if all is clean, 1 if not, 69 if the store cannot be read.";
 /// Arguments of `bitacora audit`.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = AFTER_HELP)]
+#[allow(clippy::struct_excessive_bools)] // switches of a command line
 pub struct Args {
     /// Compare with the files' own bytes
     #[arg(long)]

@@ -1,5 +1,7 @@
 //! `bitacora dead-letters`: rows that the store refused for good.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,13 +9,14 @@ use std::sync::Arc;
 
 use super::exit;
 use super::store::{open_reader, runtime};
-use crate::batch::{Batch, Row};
+use crate::batch::Batch;
 use crate::config::{Config, Machine};
 use crate::daemon::wall_us;
 use crate::key::{Partition, RowKey, day_of};
 use crate::ledger::DeadLetter;
-use crate::record::Level;
+use crate::record::{Level, Record};
 use crate::stores::{Store, open};
+use crate::worker::{Flags, write_row};
 
 const AFTER_HELP: &str = "\
 A row becomes a dead letter when the store calls it invalid or too large while it takes others.
@@ -92,13 +95,13 @@ pub fn run(args: &Args, path: &Path, mut output: impl Write) -> anyhow::Result<E
             match &args.action {
                 Action::Ls { .. } => {}
                 Action::Show { .. } => {
-                    writeln!(output, "{}", serde_json::to_string_pretty(letter)?)?
+                    writeln!(output, "{}", serde_json::to_string_pretty(letter)?)?;
                 }
                 Action::Retry { dry_run: true, .. } => {
-                    writeln!(output, "{} would be written again", id(letter))?
+                    writeln!(output, "{} would be written again", id(letter))?;
                 }
                 Action::Drop { dry_run: true, .. } => {
-                    writeln!(output, "{} would be given up", id(letter))?
+                    writeln!(output, "{} would be given up", id(letter))?;
                 }
                 Action::Retry { .. } => {
                     let store = open::writer(&config.store)?;
@@ -161,13 +164,19 @@ async fn retry(store: &dyn Store, letter: &DeadLetter) -> anyhow::Result<()> {
         source: letter.source.as_str().into(),
         bucket: layout.map_or(0, |layout| layout.bucket(level, key)),
     };
+    // a letter's metadata holds the columns of application_logs under their own names
+    let fields: BTreeMap<String, String> = if letter.metadata.is_empty() {
+        BTreeMap::new()
+    } else {
+        serde_json::from_str(&letter.metadata)?
+    };
+    let mut record = Record { level, parsed: true, ..Record::default() };
+    record.message = Cow::Borrowed(letter.message.as_bytes());
+    for (key, value) in &fields {
+        record.push(key.as_bytes(), value.as_bytes());
+    }
     let mut batch = Batch::new(partition, letter.host.as_str().into());
-    batch.text.extend_from_slice(letter.message.as_bytes());
-    let message_end = u32::try_from(batch.text.len())?;
-    batch.text.extend_from_slice(letter.metadata.as_bytes());
-    let end = u32::try_from(batch.text.len())?;
-    let (message, metadata) = (0..message_end, message_end..end);
-    batch.rows.push(Row { key, level, message, metadata, application: None });
+    write_row(&mut batch, key, &record, &Flags::default(), None);
     batch.stamp = wall_us();
     store.write(Arc::new(batch)).await?;
     Ok(())

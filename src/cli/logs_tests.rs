@@ -1,3 +1,5 @@
+//! `bitacora logs` over a real store.
+
 use std::collections::BTreeMap;
 
 use clap::Parser;

@@ -139,7 +139,7 @@ impl Health {
 
     /// What the tracker holds, by source. The sum must close: what workers accounted for is
     /// committed or pending.
-    pub fn tracked(&self, pending: BTreeMap<String, u64>) {
+    pub fn tracked(&self, pending: &BTreeMap<String, u64>) {
         self.track_ms.store(wall_ms(), Ordering::Relaxed);
         let mut inner = self.inner();
         let total: u64 = pending.values().sum();
@@ -210,9 +210,10 @@ impl Health {
         });
     }
 
-    /// Kernel events cannot be had.
-    pub fn wake_failed(&self) {
-        self.process.wake_failures.increment(1);
+    /// How often kernel events could not be had, and how often their queue ran over.
+    pub fn wake_faults(&self, faults: u64, overflows: u64) {
+        self.process.wake_faults.absolute(faults);
+        self.process.inotify_overflows.absolute(overflows);
     }
 
     /// Spans were written.
@@ -221,17 +222,11 @@ impl Health {
         self.store_answers();
     }
 
-    /// Rows became dead letters.
-    pub fn dead_letters(&self, count: u64) {
-        self.process.dead_letters.increment(count);
-        self.inner().store.dead_letters += count;
-    }
-
     /// The store has answered well. Said once.
     pub fn store_answers(&self) {
         let mut inner = self.inner();
-        self.store.up.set(1.0);
         if !inner.store.up {
+            self.store.up.set(1.0);
             inner.store.up = true;
             inner.store.problem = None;
             tracing::info!(store = inner.store.kind, "the store answers again");
@@ -250,6 +245,7 @@ impl Health {
             tracing::warn!(store = inner.store.kind, "{problem}; nothing is lost, reading waits");
         }
         inner.store.up = false;
+        self.store.trouble(problem.clone());
         inner.store.problem = Some(problem);
     }
 
@@ -288,11 +284,6 @@ impl Health {
         self.inner().stopping = true;
     }
 
-    /// Brings figures up to date that are made when asked for.
-    pub fn refresh(&self) {
-        self.store.up.set(if self.inner().store.up { 1.0 } else { 0.0 });
-    }
-
     /// Whether every loop moves.
     ///
     /// # Errors
@@ -328,6 +319,17 @@ impl Health {
         Ok("ready".to_owned())
     }
 
+    /// What recovery and the tracker know of the store, and what delivery knows.
+    fn store_status(&self, known: &StoreStatus) -> StoreStatus {
+        let (up, problem) = self.store.state();
+        StoreStatus {
+            kind: known.kind.clone(),
+            up: up && known.up,
+            problem: known.problem.clone().or(problem),
+            dead_letters: self.store.dead_letters(),
+        }
+    }
+
     /// Everything, for `bitacora status`.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -340,7 +342,7 @@ impl Health {
             started_ms: self.started_ms,
             ready: ready.is_ok(),
             problem: ready.err().or_else(|| inner.state_problem.clone()),
-            store: inner.store.clone(),
+            store: self.store_status(&inner.store),
             sources: inner
                 .sources
                 .iter()

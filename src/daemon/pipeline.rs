@@ -107,9 +107,8 @@ impl Pipeline {
         );
         tailer_config.open_files_max = open_files_max();
         let state = Arc::clone(parts.state);
-        let mut tailer = Tailer::new(tailer_config, state, buffers)?;
+        let tailer = Tailer::new(tailer_config, state, buffers)?;
         let wake = parts.wake();
-        tailer.set_events(wake.is_some());
         let tailing = Tailing {
             tailer,
             desks,
@@ -270,13 +269,12 @@ impl Parts<'_> {
     }
 
     /// Kernel events, unless `BITACORA_EVENTS=off` says that reading goes by timer alone.
-    fn wake(&self) -> Option<Wake> {
+    fn wake(&self) -> Wake {
         if std::env::var_os("BITACORA_EVENTS").is_some_and(|value| value == "off") {
-            return None;
+            return Wake::off();
         }
         let tail = Arc::clone(self.tail);
-        let health = Arc::clone(self.health);
-        Some(Wake::start(move || tail.wake(), move || health.wake_failed()))
+        Wake::on(&tokio::runtime::Handle::current(), Arc::new(move || tail.wake()))
     }
 }
 

@@ -83,7 +83,7 @@ pub struct Tailing {
     /// Who is told of everything.
     pub health: Arc<Health>,
     /// Kernel events.
-    pub wake: Option<Wake>,
+    pub wake: Wake,
 }
 
 /// Starts the thread; it ends on [`Command::Stop`].
@@ -123,7 +123,7 @@ impl Shift {
             }
             let waiting = self.tailing.desks.iter().map(Desk::waiting).max().unwrap_or(0);
             let room = CHUNKS_WAITING_MAX.saturating_sub(waiting);
-            if self.tailing.wake.as_ref().is_some_and(Wake::drain) {
+            if self.tailing.wake.take() {
                 self.tailing.tailer.hint();
             }
             let pace = self.tailing.tailer.step(self.now(), room, &mut events);
@@ -165,10 +165,15 @@ impl Shift {
         false
     }
 
+    /// Watches what is followed; where that cannot be done, reading goes by timer alone.
     fn watch(&mut self) {
-        if let Some(wake) = &mut self.tailing.wake {
-            wake.watch(&self.tailing.tailer.to_watch());
+        let wake = &mut self.tailing.wake;
+        wake.watch(&self.tailing.tailer.to_watch());
+        if let Some(fault) = wake.fault() {
+            tracing::warn!("{fault}; files are read by timer, nothing is lost");
         }
+        self.tailing.tailer.set_events(wake.is_complete());
+        self.tailing.health.wake_faults(wake.faults(), wake.overflows());
     }
 
     /// Hands an event on; `false` when a receiver has ended, which ends the tailer too.
@@ -229,11 +234,8 @@ impl Shift {
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
             return;
         }
-        let first = self.looked.is_none();
         self.looked = Some(Instant::now());
-        if first {
-            self.watch();
-        }
+        self.watch();
         let mut seen = Seen { at_ms: wall_ms(), sources: BTreeMap::new() };
         for sums in self.tailing.tailer.sums() {
             let entry: &mut SeenSource = seen.sources.entry(sums.source.clone()).or_default();

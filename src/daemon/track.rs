@@ -176,7 +176,7 @@ pub async fn run(
         if !desk.commit(spans).await {
             return;
         }
-        desk.tracking.health.tracked(desk.tracker.pending_bytes());
+        desk.tracking.health.tracked(&desk.tracker.pending_bytes());
         let marks = desk.watch.due(&desk.tracker, wall_ms());
         desk.put_watermarks(marks).await;
     }
@@ -260,12 +260,12 @@ impl Desk {
             self.tracking.health.state_refused(&error);
         }
         let committed = self.tracker.written(&spans);
-        self.tell(committed);
+        self.tell(&committed);
         true
     }
 
-    fn tell(&mut self, committed: Vec<Committed>) {
-        for done in &committed {
+    fn tell(&mut self, committed: &[Committed]) {
+        for done in committed {
             self.tracking.health.committed(done);
             self.watch.committed(done.origin, done.end_bytes);
             if self.finished.contains(&done.origin) && self.tracker.forget(done.origin) {

@@ -64,6 +64,10 @@ pub struct Whose<'a> {
     pub source: &'a Arc<str>,
     /// The group that is registered with the batch.
     pub group: PieceId,
+    /// The row's key.
+    pub key: RowKey,
+    /// The row's level.
+    pub level: Level,
 }
 
 impl Fill {
@@ -90,15 +94,13 @@ impl Fill {
     pub fn row(
         &mut self,
         whose: &Whose<'_>,
-        key: RowKey,
-        level: Level,
         recent: &mut Recent,
         now_ms: u64,
         ready: &mut Vec<Batch>,
         write: impl FnOnce(&mut Batch),
     ) -> bool {
-        let day = day_of(key.timestamp_ms);
-        let bucket = self.bucket(whose, day, level, key);
+        let day = day_of(whose.key.timestamp_ms);
+        let bucket = self.bucket(whose, day);
         let cached = self.slots.get(recent.slot).is_some_and(|slot| slot.number == recent.number);
         if !(cached && recent.day == day && recent.bucket == bucket) {
             let slot = self.open(whose, day, bucket, now_ms);
@@ -125,7 +127,7 @@ impl Fill {
         !registered
     }
 
-    fn bucket(&mut self, whose: &Whose<'_>, day: i32, level: Level, key: RowKey) -> i16 {
+    fn bucket(&mut self, whose: &Whose<'_>, day: i32) -> i16 {
         let known = self.layout.as_ref().is_some_and(|(table, source, of_day, _)| {
             *of_day == day && *table == whose.table && Arc::ptr_eq(source, whose.source)
         });
@@ -134,7 +136,7 @@ impl Fill {
             self.layout = Some((whose.table, Arc::clone(whose.source), day, layout));
         }
         let layout = self.layout.as_ref().and_then(|(.., layout)| *layout);
-        layout.map_or(0, |layout| layout.bucket(level, key))
+        layout.map_or(0, |layout| layout.bucket(whose.level, whose.key))
     }
 
     fn open(&mut self, whose: &Whose<'_>, day: i32, bucket: i16, now_ms: u64) -> usize {

@@ -20,7 +20,7 @@ pub use assemble::INTERLEAVED_BYTES_MAX;
 pub use fill::{Fill, FillLimits, Layouts};
 pub use frame::{FramedRecord, Framer};
 pub use lines::{Line, Lines};
-pub use row::request_uuid;
+pub use row::{request_uuid, write as write_row};
 
 use self::origin::OriginWork;
 use self::row::Object;
@@ -188,7 +188,7 @@ impl Worker {
                 if let Some(work) = self.origins.get_mut(&context.origin) {
                     work.end_records(now_ms, &mut self.fill, output);
                     work.cut(&mut self.pieces, output);
-                    work.change(context)?;
+                    work.change(&context)?;
                 }
             }
             Input::Chunk(chunk) => {

@@ -79,10 +79,10 @@ impl OriginWork {
     }
 
     /// From here on another context is in force. All lines have been cut into pieces.
-    pub fn change(&mut self, context: Context) -> Result<(), WorkerError> {
-        let limit = limit_of(&context);
-        self.core.parser = compile(&context)?;
-        self.core.clock = clock_of(&context)?;
+    pub fn change(&mut self, context: &Context) -> Result<(), WorkerError> {
+        let limit = limit_of(context);
+        self.core.parser = compile(context)?;
+        self.core.clock = clock_of(context)?;
         if *self.core.source != *context.source {
             self.core.source = context.source.as_str().into();
             self.core.recent = Recent::default();
@@ -325,9 +325,9 @@ impl Step<'_> {
         let offset_bytes = i64::try_from(framed.start).unwrap_or(i64::MAX);
         let key = RowKey { timestamp_ms, origin: self.origin, offset_bytes };
         let Core { source, table, group, recent, group_batches, .. } = &mut *self.core;
-        let whose = Whose { table: *table, source, group: *group };
+        let whose = Whose { table: *table, source, group: *group, key, level: record.level };
         let ready = &mut self.output.batches;
-        let new = self.fill.row(&whose, key, record.level, recent, self.now_ms, ready, |batch| {
+        let new = self.fill.row(&whose, recent, self.now_ms, ready, |batch| {
             row::write(batch, key, record, &framed.flags, raw);
         });
         *group_batches += u32::from(new);

@@ -54,13 +54,21 @@ impl Node {
     /// # Errors
     /// Why this machine cannot run one. A node that should start and does not is a panic.
     pub fn start(options: &[&str]) -> Result<Self, String> {
+        Self::start_with_heap("512M", options)
+    }
+
+    /// The same with more memory, for measuring.
+    ///
+    /// # Errors
+    /// See [`Node::start`].
+    pub fn start_with_heap(heap: &str, options: &[&str]) -> Result<Self, String> {
         if !script().exists() {
             return Err("scripts/cassandra is missing".to_owned());
         }
         let dir = home().join(format!("{}-{}", std::process::id(), number()));
         let owner = std::process::id().to_string();
         let mut command = Command::new(script());
-        command.arg("start").arg(&dir).args(["auto", "512M", "--owner", &owner]).args(options);
+        command.arg("start").arg(&dir).args(["auto", heap, "--owner", &owner]).args(options);
         let output = command.output().map_err(|error| format!("scripts/cassandra: {error}"))?;
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         if output.status.code() == Some(LACKS) {

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use super::tiling::key_hash;
 use super::{Audited, Deep, Fault};
 use crate::batch::Batch;
 use crate::key::RowKey;
-use crate::ledger::{Encoding, OriginId, StoredOrigin};
+use crate::ledger::{Encoding, KernelIdentity, OriginId, StoredOrigin};
 use crate::sources::{Buffers, CHUNK_BYTES_MAX, Chunk, Input, Opening};
 use crate::stores::{LogReader, Store, StoreError};
 use crate::worker::{Fill, FillLimits, Layouts, Numbers, Output, Worker};
@@ -27,7 +29,8 @@ pub type Wanted = HashMap<OriginId, HashSet<RowKey>>;
 pub async fn verify(audited: &mut Audited, reader: &dyn LogReader) -> Result<Wanted, StoreError> {
     let mut suspects: HashMap<OriginId, Truth> = HashMap::new();
     for (origin, audit) in audited.origins.iter().zip(&mut audited.report.origins) {
-        let (deep, faults, truth) = check(origin, &audited.expected.sums(origin.record.id));
+        let sums = audited.expected.sums(origin.record.id);
+        let (deep, faults, truth) = check(origin, &audited.origins, &sums);
         audit.deep = Some(deep);
         audit.faults.extend(faults);
         suspects.extend(truth.map(|truth| (origin.record.id, truth)));
@@ -134,18 +137,58 @@ impl Truth {
     }
 }
 
-fn check(origin: &StoredOrigin, sums: &[(u64, u64, u64)]) -> (Deep, Vec<Fault>, Option<Truth>) {
+/// Compares an origin with the file that has most of its bytes. Many files may begin alike, so a
+/// file that agrees with no span is only taken where nothing but the origin can be in it.
+fn check(
+    origin: &StoredOrigin,
+    all: &[StoredOrigin],
+    sums: &[(u64, u64, u64)],
+) -> (Deep, Vec<Fault>, Option<Truth>) {
     let mut why = "no file of this name has these bytes any more".to_owned();
+    let mut best: Option<(u64, PathBuf, Whole, Vec<RowKey>)> = None;
     for path in candidates(origin) {
         let mut keys: Vec<RowKey> = Vec::new();
         match replay(origin, &path, None, |batch| keys.extend(batch.rows.iter().map(|row| row.key)))
         {
             Err(error) => why = format!("{}: {error}", path.display()),
             Ok(whole) if !whole.same_head => {}
-            Ok(whole) => return compare(path, &whole, &keys, sums),
+            Ok(whole) => {
+                let complete = whole.wrong.is_empty() && Some(whole.read_to) == end(origin);
+                let better = best.as_ref().is_none_or(|(most, ..)| whole.agreed > *most);
+                if complete || better && (whole.agreed > 0 || is_own(origin, all, &path)) {
+                    best = Some((whole.agreed, path, whole, keys));
+                }
+                if complete {
+                    break;
+                }
+            }
         }
     }
-    (Deep::NotChecked { why }, Vec::new(), None)
+    match best {
+        Some((_, path, whole, keys)) => compare(path, &whole, &keys, sums),
+        None => (Deep::NotChecked { why }, Vec::new(), None),
+    }
+}
+
+fn end(origin: &StoredOrigin) -> Option<u64> {
+    origin.spans.iter().map(|span| span.end_bytes).max()
+}
+
+/// Whether this is the very file that the origin was born in, and no later origin was: content of
+/// another origin that was truncated away is not missed here.
+fn is_own(origin: &StoredOrigin, all: &[StoredOrigin], path: &Path) -> bool {
+    let Ok(metadata) = std::fs::metadata(path) else { return false };
+    let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let born_ns = born.and_then(|since| i64::try_from(since.as_nanos()).ok());
+    let record = &origin.record;
+    let same = |other: &KernelIdentity| {
+        other.inode == record.kernel.inode && other.born_ns == record.kernel.born_ns
+    };
+    metadata.ino() == record.kernel.inode
+        && (record.kernel.born_ns.is_none() || record.kernel.born_ns == born_ns)
+        && !all
+            .iter()
+            .any(|other| same(&other.record.kernel) && other.record.born_ms > record.born_ms)
 }
 
 fn compare(
@@ -194,6 +237,8 @@ struct Whole {
     same_head: bool,
     /// Bytes up to here were there.
     read_to: u64,
+    /// Bytes in spans whose checksum is the same.
+    agreed: u64,
     /// Spans whose checksum is another.
     wrong: Vec<(u64, u64)>,
 }
@@ -223,7 +268,7 @@ fn replay(
     mut each: impl FnMut(&Batch),
 ) -> io::Result<Whole> {
     let first = origin.record.first_offset;
-    let mut whole = Whole { first, same_head: false, read_to: first, wrong: Vec::new() };
+    let mut whole = Whole { first, same_head: false, read_to: first, agreed: 0, wrong: Vec::new() };
     let mut input = open(path)?;
     let head = read_exactly(&mut input, origin.record.head_bytes)?;
     whole.same_head = head.len() as u64 == origin.record.head_bytes
@@ -242,7 +287,9 @@ fn replay(
             break; // a gap or an overlap: the fast audit has said so
         }
         let Some(crc) = replay.span(&mut input, span.end_bytes, &mut each)? else { break };
-        if crc != span.crc {
+        if crc == span.crc {
+            whole.agreed += span.end_bytes - span.start_bytes;
+        } else {
             whole.wrong.push((span.start_bytes, span.end_bytes));
         }
         whole.read_to = span.end_bytes;

@@ -10,10 +10,10 @@ use crate::ledger::{DeadLetter, OriginId, Reason, Span, StoredOrigin};
 
 /// How many rows each span should have, and how many were found.
 pub struct Expected {
-    origins: HashMap<OriginId, Spans>,
+    origins: HashMap<OriginId, Counts>,
 }
 
-struct Spans {
+struct Counts {
     first_offset: u64,
     spans: Vec<Counted>,
     before: u64,
@@ -50,7 +50,7 @@ impl Expected {
             let mut spans: Vec<_> = origin.spans.iter().map(|span| counted(span, now_ms)).collect();
             spans.sort_by_key(|span| span.start);
             let first_offset = origin.record.first_offset;
-            (origin.record.id, Spans { first_offset, spans, before: 0, behind: 0 })
+            (origin.record.id, Counts { first_offset, spans, before: 0, behind: 0 })
         });
         let mut expected = Self { origins: origins.collect() };
         for letter in letters {

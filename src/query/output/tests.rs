@@ -1,3 +1,5 @@
+//! Looks of rows, one by one.
+
 use super::*;
 use crate::query::tests::row;
 

@@ -1,16 +1,14 @@
 //! Whose content is this file? By its kernel identity and a marker first, by all of its content
 //! else; a file that is neither is new.
 
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::examine::{Examination, HEAD_BYTES_MAX, Suspect, Verdict, head_hash};
-use super::follow::{FileIx, Lost, Phase, SIZE_UNKNOWN, parent};
+use super::examine::{Examination, Verdict};
+use super::follow::{FileIx, Lost, Phase, SIZE_UNKNOWN};
 use super::identity::{self, same_file};
 use super::marker;
-use super::reader;
 use super::siblings;
 use super::state::{Change, TailStateError};
 use super::tailer::{Tailer, unreadable};
@@ -26,17 +24,13 @@ const EXAMINED_BYTES_MAX: u64 = 4 << 20;
 /// How long newer files of a log wait for a sibling that cannot be read or is not whole.
 const PENDING_MS_MAX: u64 = 60_000;
 
-/// An origin elsewhere than in the same directory is adopted only if so many bytes agree.
-const STRANGE_BYTES_MIN: u64 = 1024;
-
 impl Tailer {
     /// Binds fresh files; says whether there are more.
     pub(super) fn bind_some(&mut self, out: &mut Vec<FileEvent>) -> bool {
         for _ in 0..BINDS_MAX {
             let Some(ix) = self.fresh.pop_front() else { return false };
-            let fresh =
-                |file: &&super::follow::Followed| file.phase == Phase::Fresh && file.raw_size > 0;
-            if self.files.get(ix).filter(fresh).is_some() {
+            let file = self.files.get(ix);
+            if file.is_some_and(|file| file.phase == Phase::Fresh && file.raw_size > 0) {
                 self.bind(ix, out);
             }
         }
@@ -99,6 +93,9 @@ impl Tailer {
             for &id in &candidates {
                 self.detach_unwatched(ix, id, out);
             }
+            if let Some(followed) = self.files.get_mut(ix) {
+                followed.unseen = true; // its content is younger than what it held before
+            }
         }
         let suspects = self.suspects(ix, file)?;
         let Some(followed) = self.files.get_mut(ix) else { return Ok(()) };
@@ -106,7 +103,7 @@ impl Tailer {
         let extra = followed.extra();
         extra.kernel = kernel;
         if suspects.is_empty() && encoding == Encoding::Plain {
-            self.to_birth(ix);
+            self.judged(ix, Verdict::Other, out);
         } else {
             extra.examination = Some(Examination::new(file.try_clone()?, encoding, suspects)?);
             followed.phase = Phase::Examining;
@@ -143,12 +140,7 @@ impl Tailer {
         if origin.encoding != Encoding::Plain {
             return Ok(true); // its marker is checked on the way to the position
         }
-        if origin.end > 0 {
-            return marker::holds(file, origin.end, origin.marker);
-        }
-        let mut head = vec![0; usize::try_from(origin.head_bytes).unwrap_or(0)];
-        let read = marker::read_fully_at(file, &mut head, 0)?;
-        Ok(read == head.len() && head_hash(&head) == origin.head_hash)
+        origin.stands_in(file, origin.end, origin.marker)
     }
 
     /// The newest older marker of the origin that the file still has.
@@ -179,7 +171,7 @@ impl Tailer {
         file.encoding = origin.encoding;
         file.opened = false;
         file.extra = None;
-        file.peak = file.size;
+        (file.peak, file.peak_before) = (file.size, origin.end);
         if file.encoding != Encoding::Plain {
             file.size = if origin.finished { origin.end } else { SIZE_UNKNOWN };
         }
@@ -210,7 +202,7 @@ impl Tailer {
                 file.extra().first = Some(first);
                 file.extra().kernel = *kernel;
             }
-            self.to_birth(ix);
+            self.await_birth(ix);
             return;
         }
         let finished = origin.finished;
@@ -272,81 +264,6 @@ impl Tailer {
         self.happened(log, Happening::Truncated, out);
     }
 
-    /// Origins whose content this file may be.
-    fn suspects(&mut self, ix: FileIx, file: &File) -> Result<Vec<Suspect>, BindError> {
-        let Some(known) = self.files.get(ix) else { return Ok(Vec::new()) };
-        let mut head = Vec::new();
-        if known.encoding == Encoding::Plain {
-            head.resize(HEAD_BYTES_MAX, 0);
-            let read = marker::read_fully_at(file, &mut head, 0)?;
-            head.truncate(read);
-        } else {
-            let mut stream =
-                reader::decoder((self.config.open)(&self.path_of(ix))?, known.encoding)?;
-            // an incomplete file gives what it has; the examination tells
-            let _ = stream.by_ref().take(HEAD_BYTES_MAX as u64).read_to_end(&mut head);
-        }
-        let mut ids = BTreeSet::new();
-        for &length in self.head_lengths.range(..=head.len() as u64).map(|(length, _)| length) {
-            let part = head.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
-            ids.extend(self.by_head.get(&(length, head_hash(part))).into_iter().flatten());
-        }
-        if !known.current {
-            // a copy in the making may be shorter than the head of what it copies
-            let log = known.log;
-            ids.extend(
-                self.files.iter().filter(|(_, file)| file.log == log).map(|(_, f)| f.origin),
-            );
-        }
-        let mut suspects = Vec::new();
-        for id in ids {
-            suspects.extend(self.suspect(ix, id)?);
-        }
-        Ok(suspects)
-    }
-
-    fn suspect(&self, ix: FileIx, id: OriginId) -> Result<Option<Suspect>, BindError> {
-        let (Some(known), Some(origin)) = (self.files.get(ix), self.origins.get(&id)) else {
-            return Ok(None);
-        };
-        if origin.file == Some(ix) {
-            return Ok(None);
-        }
-        let lost = self.lost.iter().find(|lost| lost.origin == id);
-        let path = self.path_of(ix);
-        let twin_path = origin.file.map(|other| self.path_of(other));
-        let log = self.logs.get(known.log);
-        let near = log.is_some_and(|log| log.path == origin.path)
-            || parent(twin_path.as_deref().unwrap_or(&origin.path)) == parent(&path);
-        let handed = origin.file.and_then(|other| self.files.get(other)).map(|other| other.handed);
-        let handed = lost.map(|lost| lost.handed).or(handed).unwrap_or(0).max(origin.end);
-        let strange = origin.file.is_some() || handed - origin.first_offset < STRANGE_BYTES_MIN;
-        if !near && strange {
-            return Ok(None);
-        }
-        let twin = match twin_path.filter(|_| origin.encoding == Encoding::Plain) {
-            Some(path) => (self.config.open)(&path).ok(),
-            None => None,
-        };
-        if twin.is_none() && handed == origin.first_offset && origin.reach == origin.first_offset {
-            return Ok(None); // nothing was ever handed out of it
-        }
-        let detail = self.state.detail(id)?;
-        let mut markers: Vec<(u64, u64)> =
-            detail.markers.iter().map(|one| (one.position, one.hash)).collect();
-        markers.push((origin.end, origin.marker));
-        markers.extend(lost.map(|lost| (lost.handed, lost.marker)));
-        markers.retain(|(position, _)| *position > 0);
-        Ok(Some(Suspect {
-            origin: id,
-            twin,
-            head: (origin.head_bytes, origin.head_hash),
-            sums: detail.sums,
-            markers,
-            need: handed,
-        }))
-    }
-
     /// Goes on examining; says whether there is more to do.
     pub(super) fn examine_some(&mut self, out: &mut Vec<FileEvent>) -> bool {
         let mut budget = EXAMINED_BYTES_MAX;
@@ -372,6 +289,16 @@ impl Tailer {
     }
 
     fn judged(&mut self, ix: FileIx, verdict: Verdict, out: &mut Vec<FileEvent>) {
+        let one = self.files.get(ix).and_then(|file| file.extra.as_ref()?.examination.as_ref());
+        if verdict == Verdict::Other
+            && one.is_some_and(|one| {
+                one.twins().any(|(id, twin)| id != 0 && !self.is_itself(id, twin))
+            })
+        {
+            // it may have been held against a file that was truncated in the meantime
+            self.wait(ix, 0);
+            return;
+        }
         let Some(file) = self.files.get_mut(ix) else { return };
         let encoding = file.encoding;
         let content = file.extra().examination.as_ref().map(Examination::offset);
@@ -386,20 +313,55 @@ impl Tailer {
                 self.say_once(&path, "whole", text, out);
                 self.wait(ix, 1000);
             }
-            Verdict::Continues(id) if !has_file(&id) => self.adopt(ix, id, out),
-            Verdict::Continues(id) | Verdict::Copy(id) => {
-                file.phase = Phase::Copy;
-                file.extra = None;
-                file.extra().copy_of = id;
+            Verdict::Copy(0) => {
+                // once that file has its origin, this one is a copy of it
                 self.set_pending(ix, false);
+                self.wait(ix, 250);
             }
-            Verdict::Other if file.current || file.unseen => self.to_birth(ix),
-            Verdict::Other => {
+            Verdict::Continues(id) if !has_file(&id) => {
+                file.phase = Phase::Adopting;
+                self.adopting.push((id, ix));
+            }
+            Verdict::Continues(id) | Verdict::Copy(id) => self.is_copy(ix, id),
+            Verdict::Other if file.current || file.unseen => self.await_birth(ix),
+            Verdict::Empty if file.current => self.wait(ix, 30_000),
+            Verdict::Other | Verdict::Empty => {
                 let key = file.key;
                 self.ignored.insert(key);
                 self.forget(ix);
             }
         }
+    }
+
+    /// Of all files that continue an origin, it goes on in the longest: the others are copies that
+    /// were made earlier.
+    pub(super) fn adopt_longest(&mut self, out: &mut Vec<FileEvent>) {
+        if !self.fresh.is_empty() || !self.examining.is_empty() {
+            return;
+        }
+        let mut adopting = std::mem::take(&mut self.adopting);
+        adopting.retain(|(_, ix)| {
+            self.files.get(*ix).is_some_and(|file| file.phase == Phase::Adopting)
+        });
+        adopting.sort_by_key(|(id, ix)| {
+            let file = self.files.get(*ix);
+            (*id, std::cmp::Reverse(file.map(|file| (file.size, file.current, file.pending))))
+        });
+        for (id, ix) in adopting {
+            if self.origins.get(&id).is_some_and(|origin| origin.file.is_none()) {
+                self.adopt(ix, id, out);
+            } else {
+                self.is_copy(ix, id);
+            }
+        }
+    }
+
+    fn is_copy(&mut self, ix: FileIx, id: OriginId) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.phase = Phase::Copy;
+        file.extra = None;
+        file.extra().copy_of = id;
+        self.set_pending(ix, false);
     }
 
     /// The file has the content of an origin whose own file is gone: the origin goes on in it.
@@ -449,7 +411,7 @@ impl Tailer {
         }
     }
 
-    fn to_birth(&mut self, ix: FileIx) {
+    fn await_birth(&mut self, ix: FileIx) {
         if let Some(file) = self.files.get_mut(ix) {
             file.phase = Phase::Birth;
             self.births.push(ix);

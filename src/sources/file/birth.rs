@@ -1,12 +1,13 @@
 //! New origins, and the end of those whose bytes cannot be had any more.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::examine::{Examination, HEAD_BYTES_MAX, head_hash};
-use super::follow::{FileIx, Lost, Origin, Phase};
+use super::follow::{FileIx, LogIx, Lost, Origin, Phase};
 use super::identity;
 use super::marker;
 use super::state::{Change, KnownOrigin, NewOrigin};
@@ -32,10 +33,14 @@ impl Tailer {
         waiting.retain(|&ix| self.files.get(ix).is_some_and(|file| file.phase == Phase::Birth));
         waiting.sort_by_key(|&ix| self.files.get(ix).map(|file| (file.mtime_ns, ix)));
         waiting.dedup();
+        let mut decided: HashMap<LogIx, u32> = HashMap::new();
+        for file in waiting.iter().filter_map(|&ix| self.files.get(ix)) {
+            *decided.entry(file.log).or_default() += u32::from(file.pending);
+        }
         let mut batch: Vec<(FileIx, NewOrigin)> = Vec::new();
         let mut later = Vec::new();
         for ix in waiting {
-            if batch.len() >= BIRTHS_MAX || !self.may_be_born(ix) {
+            if batch.len() >= BIRTHS_MAX || !self.may_be_born(ix, &decided) {
                 later.push(ix);
                 continue;
             }
@@ -65,11 +70,13 @@ impl Tailer {
         true
     }
 
-    /// Newer files of a log wait until it is known what its unseen siblings are: an origin's birth
-    /// makes all that is older uninteresting.
-    fn may_be_born(&self, ix: FileIx) -> bool {
+    /// An origin's birth makes all that is older uninteresting to a later run. So the unseen
+    /// siblings of a log are born together, when it is known of all of them what they are, and
+    /// its current file after them.
+    fn may_be_born(&self, ix: FileIx, decided: &HashMap<LogIx, u32>) -> bool {
         let Some(file) = self.files.get(ix) else { return false };
-        file.pending || self.logs.get(file.log).is_none_or(|log| log.pending == 0)
+        let pending = self.logs.get(file.log).map_or(0, |log| log.pending);
+        pending == 0 || file.pending && decided.get(&file.log) == Some(&pending)
     }
 
     fn new_origin(&mut self, ix: FileIx) -> io::Result<Option<NewOrigin>> {
@@ -115,7 +122,9 @@ impl Tailer {
             encoding: known.encoding,
         };
         let context = rules.context(id, first_offset, self.now.wall_ms);
-        Ok(Some(NewOrigin { record, path, mtime_ns: look.mtime_ns, marker, context }))
+        // what was rotated away since the last listing is younger, even if it is older than this
+        let mtime_ns = look.mtime_ns.min(self.listed_ns);
+        Ok(Some(NewOrigin { record, path, mtime_ns, marker, context }))
     }
 
     fn born(&mut self, ix: FileIx, new: &NewOrigin, out: &mut Vec<FileEvent>) {
@@ -144,7 +153,7 @@ impl Tailer {
         file.tried = u64::MAX;
         file.extra = None;
         if file.encoding == Encoding::Plain {
-            file.peak = file.size;
+            (file.peak, file.peak_before) = (file.size, first);
         }
         let lix = file.log;
         if let Some(log) = self.logs.get_mut(lix) {
@@ -341,7 +350,7 @@ impl Tailer {
     fn receipt(
         &self,
         origin: OriginId,
-        log: super::follow::LogIx,
+        log: LogIx,
         (start_bytes, end_bytes): (u64, Option<u64>),
         cause: Cause,
         detail: String,

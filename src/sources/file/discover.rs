@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use glob::{MatchOptions, Pattern};
 
@@ -39,17 +39,21 @@ pub struct Stamp {
 }
 
 /// How long ago a directory must have changed before its time stamp is believed.
-const SETTLED: Duration = Duration::from_millis(100);
+const SETTLED_NS: i64 = 100_000_000;
+
+/// The clock that the kernel stamps files with. It is compared with those stamps only: waits and
+/// records have their time from the caller.
+pub(super) fn file_clock_ns() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
+}
 
 impl Stamp {
     /// The state of a directory; `None` if there is none. Take it before listing.
     #[must_use]
     pub fn of(dir: &Path) -> Option<Self> {
         let look = identity::look(dir).ok().filter(|look| look.directory)?;
-        // compared with the kernel's own time stamps, so this is the kernel's clock
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let changed = Duration::from_nanos(u64::try_from(look.mtime_ns).unwrap_or(0));
-        let settled = now.checked_sub(changed).is_some_and(|age| age > SETTLED);
+        let settled = file_clock_ns().saturating_sub(look.mtime_ns) > SETTLED_NS;
         Some(Self { key: look.key(), mtime_ns: look.mtime_ns, settled })
     }
 
@@ -319,8 +323,8 @@ mod tests {
             timezone: "UTC".into(),
             start: Start::Beginning,
             max_line_bytes: 1 << 18,
-            rotate_wait: Duration::from_secs(5),
-            multiline_wait: Duration::from_secs(2),
+            rotate_wait: std::time::Duration::from_secs(5),
+            multiline_wait: std::time::Duration::from_secs(2),
         })
     }
 

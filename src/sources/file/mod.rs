@@ -24,10 +24,12 @@ use crate::sources::Input;
 
 mod bind;
 mod birth;
+mod context;
 pub mod discover;
 pub mod examine;
 mod follow;
 pub mod identity;
+mod list;
 pub mod marker;
 mod pump;
 pub mod reader;
@@ -35,9 +37,11 @@ mod scan;
 pub mod siblings;
 pub mod state;
 mod state_db;
+mod suspects;
 mod tailer;
 #[cfg(test)]
 mod tests;
+mod truncation;
 mod view;
 pub mod wake;
 
@@ -98,8 +102,10 @@ impl TailerConfig {
 fn random_id() -> OriginId {
     let random = uuid::Uuid::new_v4().as_u128();
     // 63 bits, of the parts of a version 4 UUID that are all random
-    let bits = (random as u64) ^ ((random >> 64) as u64).rotate_left(32);
-    i64::try_from(bits >> 1).unwrap_or(i64::MAX).max(1)
+    let (low, high) = (random & u128::from(u64::MAX), random >> 64);
+    i64::try_from((low ^ high.rotate_left(32)) & u128::from(i64::MAX.unsigned_abs()))
+        .unwrap_or(i64::MAX)
+        .max(1)
 }
 
 /// How much a message matters.

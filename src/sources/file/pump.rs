@@ -1,16 +1,14 @@
 //! Reading: reaches, contexts, chunks in turn, the end of a rotated file.
 
-use std::collections::VecDeque;
 use std::io;
 
-use super::follow::{FileIx, Followed, Lost, Phase, SIZE_UNKNOWN};
+use super::follow::{FileIx, Followed, Phase, SIZE_UNKNOWN};
 use super::identity;
-use super::marker;
 use super::reader::{Ask, Got, Reader};
 use super::state::TailStateError;
 use super::tailer::{Tailer, unreadable};
-use super::{FileEvent, Happening, REACH_BYTES_MAX};
-use crate::ledger::{Context, Encoding};
+use super::{FileEvent, REACH_BYTES_MAX};
+use crate::ledger::Encoding;
 use crate::sources::{CHUNK_BYTES_MAX, Chunk, Input, Opening};
 
 /// Chunks that one file may give in its turn, so that a loud file does not starve a quiet one.
@@ -22,9 +20,6 @@ const REACH_BYTES_LOW: u64 = 4 << 20;
 /// A file that did not grow for so long is closed.
 const IDLE_MS: u64 = 60_000;
 
-/// The anchor of times without a year is renewed at this age.
-const ANCHOR_MS_MAX: i64 = 12 * 3_600_000;
-
 /// What came of one turn of a file.
 #[derive(Debug, Default, Clone, Copy)]
 struct Turn {
@@ -34,7 +29,7 @@ struct Turn {
 }
 
 impl Tailer {
-    /// Looks at every active file, and opens those that are to be read.
+    /// Looks at every active file.
     pub(super) fn poll(&mut self, out: &mut Vec<FileEvent>) {
         for _ in 0..self.active.len() {
             let Some(ix) = self.active.pop_front() else { break };
@@ -57,9 +52,17 @@ impl Tailer {
             });
             if keep {
                 self.active.push_back(ix);
-                self.reopen(ix, out);
             } else if let Some(file) = self.files.get_mut(ix) {
                 file.active = false;
+            }
+        }
+    }
+
+    /// Opens the active files that are to be read.
+    pub(super) fn open_active(&mut self, out: &mut Vec<FileEvent>) {
+        for at in 0..self.active.len() {
+            if let Some(&ix) = self.active.get(at) {
+                self.reopen(ix, out);
             }
         }
     }
@@ -73,28 +76,6 @@ impl Tailer {
             }
             self.saw(ix, &look);
         }
-    }
-
-    /// Whether the file is known to hold other content before `handed` than was read.
-    fn is_truncated(&mut self, ix: FileIx) -> bool {
-        let Some(file) = self.files.get_mut(ix) else { return false };
-        let bound = matches!(file.phase, Phase::Following | Phase::Announcing | Phase::Ended);
-        if !bound || file.encoding != Encoding::Plain {
-            return false;
-        }
-        if file.size < file.handed {
-            return true;
-        }
-        if !std::mem::take(&mut file.verify) {
-            return false;
-        }
-        let (handed, marker) = (file.handed, file.marker);
-        let holds = match &file.reader {
-            Some(reader) => marker::holds(reader.file(), handed, marker),
-            None => (self.config.open)(&self.path_of(ix))
-                .and_then(|file| marker::holds(&file, handed, marker)),
-        };
-        matches!(holds, Ok(false))
     }
 
     /// A rotated or unlinked file, that will be finished.
@@ -151,107 +132,6 @@ impl Tailer {
         let extra = file.extra();
         extra.retry_ms = now + (250 << extra.tries.min(7)).min(30_000);
         extra.tries = extra.tries.saturating_add(1);
-    }
-
-    /// The file holds other content before `handed`: its origin goes on in a copy, or not at all.
-    fn truncated(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
-        let Some(file) = self.files.get(ix) else { return };
-        let (id, path) = (file.origin, self.path_of(ix));
-        let cut = (self.config.open)(&path).map_err(super::bind::BindError::from);
-        match cut.and_then(|file| self.cut_position(id, &file)) {
-            Ok(Some(from)) => return self.begin_cut_back(ix, from, out),
-            Ok(None) => {}
-            // asked again in the next step
-            Err(super::bind::BindError::State(error)) => {
-                if let Some(file) = self.files.get_mut(ix) {
-                    file.verify = true;
-                }
-                return self.state_failed(&error, out);
-            }
-            Err(super::bind::BindError::Io(_)) => {}
-        }
-        let ended = self.origins.get(&id).is_some_and(|origin| origin.finished)
-            || self.ending.contains_key(&id);
-        if let Some(origin) = self.origins.get_mut(&id) {
-            origin.file = None;
-            origin.detached = true;
-        }
-        let Some(file) = self.files.get_mut(ix) else { return };
-        let lix = file.log;
-        if !ended {
-            self.lost.push(Lost {
-                origin: id,
-                log: lix,
-                handed: file.handed,
-                marker: file.marker,
-                opened: file.opened,
-                size: file.peak,
-                since_ms: self.now.mono_ms,
-                truncated: true,
-                unwatched: false,
-                listed: false,
-            });
-        }
-        self.open -= usize::from(file.reader.take().is_some());
-        file.origin = 0;
-        file.handed = 0;
-        file.marker = 0;
-        file.opened = false;
-        file.mid_line = false;
-        file.last = false;
-        file.unseen = true;
-        file.first_sight = false;
-        file.tried = u64::MAX;
-        file.peak = file.size;
-        file.extra = None;
-        file.active = false;
-        file.phase = Phase::Fresh;
-        self.fresh.push_back(ix);
-        self.force_dirs(lix);
-        self.hinted = true;
-        self.scanned_ms = None;
-        self.examine_copies_of(id);
-        self.happened(lix, Happening::Truncated, out);
-    }
-
-    /// An older marker holds: once all that was handed out is committed, the daemon is asked from
-    /// where on the store lacks the file's lines.
-    pub(super) fn begin_cut_back(&mut self, ix: FileIx, from: u64, out: &mut Vec<FileEvent>) {
-        let Some(file) = self.files.get_mut(ix) else { return };
-        if std::mem::take(&mut file.opened) {
-            Self::say_finished(file.origin, out);
-        }
-        self.open -= usize::from(file.reader.take().is_some());
-        file.phase = Phase::CutBack;
-        file.extra = None;
-        file.extra().cut_from = from;
-        let lix = file.log;
-        self.activate(ix);
-        self.happened(lix, Happening::Truncated, out);
-    }
-
-    fn ask_cut_back(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
-        let Some(file) = self.files.get(ix).filter(|file| file.phase == Phase::CutBack) else {
-            return;
-        };
-        let (id, handed) = (file.origin, file.handed);
-        let (from, asked) =
-            file.extra.as_ref().map_or((0, true), |extra| (extra.cut_from, extra.cut_asked));
-        let Some(to) = self.origins.get(&id).map(|origin| origin.end) else { return };
-        if asked || to < handed {
-            return;
-        }
-        match self.state.detail(id) {
-            Ok(detail) => {
-                let path = self.path_of(ix);
-                let (contexts, running_ms) = (detail.contexts, detail.running_ms);
-                out.push(FileEvent::CutBack { origin: id, path, from, to, contexts, running_ms });
-                if let Some(file) = self.files.get_mut(ix) {
-                    file.extra().cut_asked = true;
-                }
-            }
-            Err(error) => self.state_failed(&error, out),
-        }
     }
 
     /// Reserves what will be read, for all files in one commit.
@@ -329,7 +209,15 @@ impl Tailer {
             let mut bytes = self.buffers.take();
             let Some(file) = self.files.get_mut(ix) else { break };
             let Some(reader) = &mut file.reader else { break };
-            let got = reader.read(ask, &mut bytes);
+            let mut got = reader.read(ask, &mut bytes);
+            if ask.at == 0 && file.encoding == Encoding::Plain {
+                // no marker stands before the first byte: the head is it
+                let origin = self.origins.get(&file.origin);
+                let holds = origin.map(|origin| origin.stands_in(reader.file(), 0, 0));
+                if !holds.unwrap_or(Ok(false))? {
+                    got = Ok(Got::Changed);
+                }
+            }
             if !matches!(got, Ok(Got::Bytes { .. })) {
                 self.buffers.give(std::mem::take(&mut bytes));
             }
@@ -373,97 +261,6 @@ impl Tailer {
         self.files.get(ix).is_some_and(|file| {
             file.phase == Phase::Following && file.reader.is_some() && file.has_more()
         })
-    }
-
-    /// Has the store told and the contexts at hand; says whether reading may begin.
-    fn prepare(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) -> Result<bool, ReadError> {
-        let Some(file) = self.files.get(ix) else { return Ok(false) };
-        let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
-        let id = file.origin;
-        if !origin.announced {
-            let detail = self.state.detail(id)?;
-            out.push(FileEvent::Announce { record: origin.record(id), contexts: detail.contexts });
-            if let Some(file) = self.files.get_mut(ix) {
-                file.phase = Phase::Announcing;
-            }
-            return Ok(false);
-        }
-        if !file.opened && origin.end != file.handed {
-            return Ok(false); // what was finished before is on its way to the store
-        }
-        if file.extra.as_ref().is_some_and(|extra| extra.context.is_some()) {
-            return Ok(true);
-        }
-        let detail = self.state.detail(id)?;
-        let (handed, plain) = (file.handed, file.encoding == Encoding::Plain);
-        let mut last = *b"\n";
-        if let Some(reader) = file.reader.as_ref().filter(|_| plain && handed > 0) {
-            marker::read_fully_at(reader.file(), &mut last, handed - 1)?;
-        }
-        let rules = self.rules_of(ix);
-        let Some(file) = self.files.get_mut(ix) else { return Ok(false) };
-        file.mid_line = last != *b"\n";
-        let first_anchor_ms = detail.contexts.first().map(|context| context.anchor_ms);
-        let mut later: VecDeque<Context> = detail.contexts.into();
-        let mut context = later.pop_front();
-        while later.front().is_some_and(|next| next.from_bytes <= handed) {
-            context = later.pop_front();
-        }
-        let (Some(context), Some(_)) = (context, rules) else { return Ok(false) };
-        let extra = file.extra();
-        extra.context = Some(context);
-        extra.later = later;
-        extra.running_ms = detail.running_ms;
-        extra.carried = detail.carried;
-        extra.first_anchor_ms = first_anchor_ms;
-        Ok(true)
-    }
-
-    fn rules_of(&self, ix: FileIx) -> Option<std::sync::Arc<super::follow::Rules>> {
-        let source = self.logs.get(self.files.get(ix)?.log)?.source?;
-        Some(std::sync::Arc::clone(&self.sources.get(source)?.rules))
-    }
-
-    /// Brings the context at `handed` into force; `false` while the store is told of a new one.
-    fn turn_context(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) -> Result<bool, ReadError> {
-        let Some(rules) = self.rules_of(ix) else { return Ok(false) };
-        let wall_ms = self.now.wall_ms;
-        let Some(file) = self.files.get_mut(ix) else { return Ok(false) };
-        let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
-        let (id, handed, opened, mid_line) = (file.origin, file.handed, file.opened, file.mid_line);
-        let Some(extra) = &mut file.extra else { return Ok(false) };
-        while extra.later.front().is_some_and(|next| next.from_bytes <= handed) {
-            extra.context = extra.later.pop_front();
-            if let Some(context) = extra.context.clone().filter(|_| opened) {
-                out.push(FileEvent::Input(Input::Context(context)));
-            }
-        }
-        let Some(newest) = extra.later.back().or(extra.context.as_ref()) else { return Ok(false) };
-        let old = rules.year_less && wall_ms - newest.anchor_ms >= ANCHOR_MS_MAX;
-        if !old && newest.same_rules(&rules.context(id, 0, 0)) {
-            extra.cut = None;
-            return Ok(true);
-        }
-        if extra.cut.is_none() {
-            // what may have been handed out keeps its context, also by an earlier run
-            let handed = if opened { handed } else { handed.max(origin.reach) };
-            extra.cut = Some(handed.max(newest.from_bytes));
-        }
-        if mid_line || extra.cut.is_some_and(|cut| cut > handed) {
-            return Ok(true);
-        }
-        let context = rules.context(id, handed, wall_ms);
-        self.state.add_contexts(std::slice::from_ref(&context))?;
-        extra.cut = None;
-        extra.later.clear();
-        if opened {
-            extra.later.push_back(context.clone());
-        } else {
-            extra.context = Some(context.clone());
-        }
-        file.phase = Phase::Announcing;
-        out.push(FileEvent::Announce { record: origin.record(id), contexts: vec![context] });
-        Ok(false)
     }
 
     /// What to read next, and whether that goes up to the end of the file as far as it is known.
@@ -565,14 +362,13 @@ impl Tailer {
     }
 
     fn is_quiet(&self, file: &Followed) -> bool {
-        if file.encoding != Encoding::Plain {
+        if file.last || file.encoding != Encoding::Plain {
             return file.handed == file.size;
         }
         let rules = self.logs.get(file.log).and_then(|log| log.source);
         let wait =
             rules.and_then(|at| self.sources.get(at)).map_or(0, |one| one.rules.rotate_wait_ms);
         file.reader.is_some()
-            && !file.last
             && !file.has_more()
             && self.now.mono_ms.saturating_sub(file.moved_ms) >= wait
     }
@@ -600,7 +396,7 @@ impl Tailer {
 
 /// Why a file's turn ended early.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub(super) enum ReadError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]

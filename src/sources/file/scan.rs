@@ -2,14 +2,11 @@
 //! directories. Correctness rests on this alone; events only make it come sooner.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::discover::Stamp;
 use super::follow::{FileIx, Followed, Log, LogIx, Lost, Phase, parent};
 use super::identity::{self, Look};
 use super::siblings;
@@ -18,6 +15,9 @@ use super::tailer::{Dir, Tailer, unreadable};
 use super::{FileEvent, Happening};
 use crate::ledger::Encoding;
 
+/// So many files may be looked at on every hint.
+const FILES_FEW: u64 = 500;
+
 impl Tailer {
     /// How long quiet files are left alone: a look at 20,000 of them takes some 40 ms.
     pub(super) fn scan_interval_ms(&self) -> u64 {
@@ -25,12 +25,15 @@ impl Tailer {
         if self.events { (files * 3 / 2).clamp(1000, 30_000) } else { files.clamp(1000, 10_000) }
     }
 
-    pub(super) fn scan_due(&self) -> bool {
+    pub(super) fn scan_due(&mut self) -> bool {
         let Some(scanned) = self.scanned_ms else { return true };
         let age = self.now.mono_ms.saturating_sub(scanned);
+        let files = self.files.iter().count() as u64;
+        if self.hinted && files > FILES_FEW && self.grown_ms == self.now.mono_ms {
+            self.hinted = false; // an open file grew: that explains it
+        }
         // a hint says that *some* file moved; looking at all of them may cost a few per cent
-        self.hinted && age >= self.files.iter().count() as u64 / 10
-            || age >= self.scan_interval_ms()
+        self.hinted && age >= files / 10 || age >= self.scan_interval_ms()
     }
 
     pub(super) fn scan(&mut self, out: &mut Vec<FileEvent>) {
@@ -189,7 +192,7 @@ impl Tailer {
         {
             // another followed path leads to the same file, and has it
             let other = self.files.get(ix).and_then(|file| self.logs.get(file.log));
-            if other.is_some_and(|other| self.still_leads_to(&other.path, look)) {
+            if other.is_some_and(|other| still_leads_to(&other.path, look)) {
                 return;
             }
             let before = self.files.get(ix).map(|file| file.log);
@@ -220,10 +223,6 @@ impl Tailer {
         self.force_dirs(lix);
         self.happened(lix, Happening::Created, out);
         self.saw(ix, look);
-    }
-
-    fn still_leads_to(&self, path: &Path, look: &Look) -> bool {
-        identity::look(path).is_ok_and(|other| other.key() == look.key())
     }
 
     /// A file that was known under another name is the log's current one.
@@ -273,9 +272,11 @@ impl Tailer {
         file.unseen = true;
         file.moved_ms = self.now.mono_ms;
         file.path.get_or_insert_with(|| Box::from(&*path));
+        let unborn = file.origin == 0 && file.raw_size > 0 && file.phase != Phase::Copy;
         if matches!(file.phase, Phase::Following | Phase::Announcing) {
             self.activate(ix);
         }
+        self.set_pending(ix, unborn);
         self.force_dirs(lix);
         self.happened(lix, Happening::Rotated, out);
     }
@@ -295,8 +296,16 @@ impl Tailer {
                 file.moved_ms = self.now.mono_ms;
             }
             file.size = look.size;
+            if look.size > file.peak {
+                (file.peak_before, file.peak) = (file.peak, look.size);
+            }
         }
-        match file.phase {
+        let (current, phase) = (file.current, file.phase);
+        if phase == Phase::Fresh {
+            self.set_pending(ix, !current && look.size > 0);
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        match phase {
             Phase::Fresh if look.size > 0 => self.fresh.push_back(ix),
             Phase::Waiting if raw_grown || touched => file.extra().retry_ms = 0,
             Phase::Copy if raw_grown => {
@@ -336,144 +345,6 @@ impl Tailer {
         moved
     }
 
-    fn list_dirs(&mut self, mut moved: HashMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
-        let mut aliases: HashMap<PathBuf, LogIx> = HashMap::new();
-        for (lix, log) in self.logs.iter() {
-            if let Some(real) = &log.real {
-                aliases.insert(real.to_path_buf(), lix);
-            }
-        }
-        let dirs: Vec<PathBuf> = self.dirs.keys().cloned().collect();
-        for dir in &dirs {
-            let stamp = Stamp::of(dir);
-            let Some(known) = self.dirs.get_mut(dir) else { continue };
-            if !known.force && Stamp::unchanged(known.stamp, stamp) {
-                continue;
-            }
-            *known = Dir { stamp, force: false };
-            if stamp.is_some() {
-                self.list(dir, &aliases, &mut moved, out);
-            }
-        }
-        for lix in self.logs.indexes() {
-            if let Some(log) = self.logs.get_mut(lix) {
-                // what appears from here on has not been seen
-                log.threshold_ns.get_or_insert(log.ignored_ns);
-            }
-        }
-        for lost in &mut self.lost {
-            lost.listed = true;
-        }
-        for ix in moved.into_values() {
-            if self.files.get(ix).is_some_and(|file| file.reader.is_none()) {
-                self.gone(ix, out);
-            }
-        }
-    }
-
-    fn list(
-        &mut self,
-        dir: &Path,
-        aliases: &HashMap<PathBuf, LogIx>,
-        moved: &mut HashMap<u64, FileIx>,
-        out: &mut Vec<FileEvent>,
-    ) {
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
-            Err(error) => {
-                self.say_once(dir, "list", unreadable(&error), out);
-                return;
-            }
-        };
-        self.unsay(dir, "list");
-        for entry in entries.flatten() {
-            let (name, inode) = (entry.file_name(), entry.ino());
-            if let Some(&ix) = moved.get(&inode)
-                && self.found_again(ix, &dir.join(&name))
-            {
-                moved.remove(&inode);
-                continue;
-            }
-            let known = self.by_inode.get(&inode).and_then(|ids| self.unbound_of(ids));
-            let lix = known.or_else(|| self.log_of_sibling(dir, &name, aliases));
-            if let Some(lix) = lix {
-                self.consider(lix, &dir.join(&name), known.is_some());
-            }
-        }
-    }
-
-    /// The log of an origin that has no file, if it is configured.
-    fn unbound_of(&self, ids: &[i64]) -> Option<LogIx> {
-        let origins = ids.iter().filter_map(|id| self.origins.get(id));
-        let mut free = origins.filter(|origin| origin.file.is_none() && !origin.detached);
-        free.find_map(|origin| self.log_of.get(&origin.path).copied())
-    }
-
-    fn log_of_sibling(
-        &self,
-        dir: &Path,
-        name: &OsStr,
-        aliases: &HashMap<PathBuf, LogIx>,
-    ) -> Option<LogIx> {
-        siblings::bases(name).iter().find_map(|base| {
-            let path = dir.join(base);
-            self.log_of.get(&*path).or_else(|| aliases.get(&path)).copied()
-        })
-    }
-
-    fn found_again(&mut self, ix: FileIx, path: &Path) -> bool {
-        let Some(file) = self.files.get_mut(ix) else { return false };
-        let Ok(look) = identity::look(path) else { return false };
-        if look.key() != file.key {
-            return false;
-        }
-        file.path = Some(Box::from(path));
-        if file.origin != 0 {
-            let path = path.to_owned();
-            self.changes.push(Change::Moved { origin: file.origin, path });
-        }
-        self.saw(ix, &look);
-        true
-    }
-
-    /// Decides whether a sibling of a log is worth binding.
-    fn consider(&mut self, lix: LogIx, path: &Path, known: bool) {
-        if self.log_of.contains_key(path) {
-            return; // a followed path of its own
-        }
-        let Ok(look) = identity::look(path) else { return };
-        let key = look.key();
-        if !look.regular || look.size == 0 || self.file_of.contains_key(&key) {
-            return;
-        }
-        if !known && self.ignored.contains(&key) {
-            return;
-        }
-        let (encoding, plain) = siblings::encoding(path.file_name().unwrap_or_default());
-        if encoding != Encoding::Plain && path.with_file_name(plain).exists() {
-            return; // being written, or a copy: it counts when its plain twin is gone
-        }
-        let Some(log) = self.logs.get_mut(lix).filter(|log| log.source.is_some()) else { return };
-        let mut unseen = false;
-        if !known {
-            let Some(threshold) = log.threshold_ns else {
-                log.ignored_ns = log.ignored_ns.max(look.mtime_ns.saturating_add(1));
-                self.ignored.insert(key);
-                return;
-            };
-            unseen = look.mtime_ns >= threshold;
-            if !unseen && !self.lost.iter().any(|lost| lost.log == lix) {
-                return;
-            }
-        }
-        let ix = self.add_file(lix, Some(Box::from(path)), &look);
-        if let Some(file) = self.files.get_mut(ix) {
-            file.unseen = unseen;
-            file.first_sight = false;
-        }
-        self.set_pending(ix, true);
-    }
-
     pub(super) fn set_pending(&mut self, ix: FileIx, pending: bool) {
         let Some(file) = self.files.get_mut(ix) else { return };
         if file.pending == pending {
@@ -486,7 +357,7 @@ impl Tailer {
     }
 
     /// A file that is not open has no name that we can find.
-    fn gone(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+    pub(super) fn gone(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
         let Some(file) = self.files.get(ix) else { return };
         let (lix, phase) = (file.log, file.phase);
         if matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
@@ -522,6 +393,9 @@ impl Tailer {
     pub(super) fn forget(&mut self, ix: FileIx) {
         self.set_pending(ix, false);
         let Some(file) = self.files.remove(ix) else { return };
+        if file.active {
+            self.active.retain(|&other| other != ix);
+        }
         self.open -= usize::from(file.reader.is_some());
         if self.file_of.get(&file.key) == Some(&ix) {
             self.file_of.remove(&file.key);
@@ -575,4 +449,8 @@ impl Tailer {
             }
         }
     }
+}
+
+fn still_leads_to(path: &Path, look: &Look) -> bool {
+    identity::look(path).is_ok_and(|other| other.key() == look.key())
 }

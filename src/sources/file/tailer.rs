@@ -15,6 +15,7 @@ use crate::ledger::OriginId;
 use crate::sources::{Buffers, Input};
 
 /// Follows files. See the module's page.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Tailer {
     pub(super) state: Arc<dyn TailState>,
     pub(super) buffers: Arc<Buffers>,
@@ -41,6 +42,8 @@ pub struct Tailer {
     /// Files to bind.
     pub(super) fresh: VecDeque<FileIx>,
     pub(super) examining: VecDeque<FileIx>,
+    /// Files that may continue an origin.
+    pub(super) adopting: Vec<(OriginId, FileIx)>,
     pub(super) births: Vec<FileIx>,
     /// Files that are open, or have bytes to read, or are on their way out.
     pub(super) active: VecDeque<FileIx>,
@@ -53,6 +56,8 @@ pub struct Tailer {
     pub(super) said: HashSet<(PathBuf, &'static str)>,
     pub(super) now: Now,
     pub(super) scanned_ms: Option<u64>,
+    /// When the directories were last listed, by the clock of the file systems.
+    pub(super) listed_ns: i64,
     /// When a file last grew.
     pub(super) grown_ms: u64,
     pub(super) hinted: bool,
@@ -111,6 +116,7 @@ impl Tailer {
             ignored: HashSet::new(),
             fresh: VecDeque::new(),
             examining: VecDeque::new(),
+            adopting: Vec::new(),
             births: Vec::new(),
             active: VecDeque::new(),
             waiting: Vec::new(),
@@ -120,6 +126,7 @@ impl Tailer {
             said: HashSet::new(),
             now: Now { mono_ms: 0, wall_ms: 0 },
             scanned_ms: None,
+            listed_ns: i64::MIN,
             grown_ms: 0,
             hinted: false,
             events: false,
@@ -169,15 +176,17 @@ impl Tailer {
         if self.stopped {
             return Pace { wait_ms: 1000 };
         }
+        self.poll(out);
         if self.scan_due() {
             self.scan(out);
         }
         self.retry_waiting();
         let mut more = self.bind_some(out);
         more |= self.examine_some(out);
+        self.adopt_longest(out);
         more |= self.give_birth(out);
         self.account(out);
-        self.poll(out);
+        self.open_active(out);
         self.raise_reaches(out);
         more |= self.read_some(room_chunks, out);
         self.finish_some(out);

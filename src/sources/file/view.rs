@@ -11,7 +11,11 @@ impl Tailer {
     pub fn caught_up(&self, source: &str) -> bool {
         !self.files.iter().any(|(_, file)| {
             let busy = match file.phase {
-                Phase::Fresh | Phase::Examining | Phase::Birth | Phase::Announcing => file.size > 0,
+                Phase::Fresh
+                | Phase::Examining
+                | Phase::Adopting
+                | Phase::Birth
+                | Phase::Announcing => file.size > 0,
                 Phase::Waiting | Phase::CutBack => true,
                 Phase::Following => file.has_more(),
                 Phase::Copy | Phase::Ended | Phase::Retired => false,

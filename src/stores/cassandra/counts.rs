@@ -76,8 +76,8 @@ impl Names {
         self.names.len() - 1
     }
 
-    fn name(&self, number: usize) -> String {
-        self.names.get(number).cloned().unwrap_or_default()
+    fn name(&self, number: usize) -> &str {
+        self.names.get(number).map_or("", String::as_str)
     }
 }
 
@@ -131,22 +131,34 @@ impl Totals {
         }
     }
 
+    /// The sums in the order of their keys: the hours are sorted, and each is read out minute by
+    /// minute, since to sort what comes out takes longer than all the rest.
     fn finish(self, wanted: &RangeInclusive<i64>) -> Vec<(CountKey, u64)> {
+        let mut sums: Vec<_> = self
+            .sums
+            .iter()
+            .map(|((first, source, whose, level), counts)| {
+                let host = match whose {
+                    Whose::Host(host) => self.hosts.name(*host),
+                    Whose::Origin(_) => "",
+                };
+                ((*first, self.sources.name(*source), *level, host), counts)
+            })
+            .collect();
+        sums.sort_unstable_by_key(|(key, _)| *key);
         let mut rows = Vec::new();
-        for ((first, source, whose, level), counts) in self.sums {
-            let host = match whose {
-                Whose::Host(host) => self.hosts.name(host),
-                Whose::Origin(_) => String::new(),
-            };
-            let source = self.sources.name(source);
-            for (minute, count) in (first..).zip(counts) {
-                if count > 0 && wanted.contains(&minute) {
-                    let (source, host) = (source.clone(), host.clone());
-                    rows.push((CountKey { minute, source, level, host }, count));
+        for hour in sums.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
+            for index in 0..60 {
+                for ((first, source, level, host), counts) in hour {
+                    let minute = first + i64::try_from(index).unwrap_or(0);
+                    let count = counts.get(index).copied().unwrap_or(0);
+                    if count > 0 && wanted.contains(&minute) {
+                        let (source, host) = ((*source).to_owned(), (*host).to_owned());
+                        rows.push((CountKey { minute, source, level: *level, host }, count));
+                    }
                 }
             }
         }
-        rows.sort_unstable();
         rows
     }
 }

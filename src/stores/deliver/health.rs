@@ -45,6 +45,7 @@ impl Health {
     /// first).
     pub(super) fn failed(&self, error: &StoreError, first: bool) {
         self.metrics.error(error.reason());
+        self.metrics.trouble(error.to_string());
         let mut at = self.at();
         at.waiting += usize::from(first);
         if at.down_since.is_some() {

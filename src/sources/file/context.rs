@@ -1,0 +1,115 @@
+//! Which context is in force where: what may have been handed out keeps its own.
+
+use std::collections::VecDeque;
+
+use super::FileEvent;
+use super::follow::{FileIx, Phase};
+use super::marker;
+use super::pump::ReadError;
+use super::tailer::Tailer;
+use crate::ledger::{Context, Encoding};
+use crate::sources::Input;
+
+/// The anchor of times without a year is renewed at this age.
+const ANCHOR_MS_MAX: i64 = 12 * 3_600_000;
+
+impl Tailer {
+    /// Has the store told and the contexts at hand; says whether reading may begin.
+    pub(super) fn prepare(
+        &mut self,
+        ix: FileIx,
+        out: &mut Vec<FileEvent>,
+    ) -> Result<bool, ReadError> {
+        let Some(file) = self.files.get(ix) else { return Ok(false) };
+        let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
+        let id = file.origin;
+        if !origin.announced {
+            let detail = self.state.detail(id)?;
+            out.push(FileEvent::Announce { record: origin.record(id), contexts: detail.contexts });
+            if let Some(file) = self.files.get_mut(ix) {
+                file.phase = Phase::Announcing;
+            }
+            return Ok(false);
+        }
+        if !file.opened && origin.end != file.handed {
+            return Ok(false); // what was finished before is on its way to the store
+        }
+        if file.extra.as_ref().is_some_and(|extra| extra.context.is_some()) {
+            return Ok(true);
+        }
+        let detail = self.state.detail(id)?;
+        let (handed, plain) = (file.handed, file.encoding == Encoding::Plain);
+        let mut last = *b"\n";
+        if let Some(reader) = file.reader.as_ref().filter(|_| plain && handed > 0) {
+            marker::read_fully_at(reader.file(), &mut last, handed - 1)?;
+        }
+        let rules = self.rules_of(ix);
+        let Some(file) = self.files.get_mut(ix) else { return Ok(false) };
+        file.mid_line = last != *b"\n";
+        let first_anchor_ms = detail.contexts.first().map(|context| context.anchor_ms);
+        let mut later: VecDeque<Context> = detail.contexts.into();
+        let mut context = later.pop_front();
+        while later.front().is_some_and(|next| next.from_bytes <= handed) {
+            context = later.pop_front();
+        }
+        let (Some(context), Some(_)) = (context, rules) else { return Ok(false) };
+        let extra = file.extra();
+        extra.context = Some(context);
+        extra.later = later;
+        extra.running_ms = detail.running_ms;
+        extra.carried = detail.carried;
+        extra.first_anchor_ms = first_anchor_ms;
+        Ok(true)
+    }
+
+    pub(super) fn rules_of(&self, ix: FileIx) -> Option<std::sync::Arc<super::follow::Rules>> {
+        let source = self.logs.get(self.files.get(ix)?.log)?.source?;
+        Some(std::sync::Arc::clone(&self.sources.get(source)?.rules))
+    }
+
+    /// Brings the context at `handed` into force; `false` while the store is told of a new one.
+    pub(super) fn turn_context(
+        &mut self,
+        ix: FileIx,
+        out: &mut Vec<FileEvent>,
+    ) -> Result<bool, ReadError> {
+        let Some(rules) = self.rules_of(ix) else { return Ok(false) };
+        let wall_ms = self.now.wall_ms;
+        let Some(file) = self.files.get_mut(ix) else { return Ok(false) };
+        let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
+        let (id, handed, opened, mid_line) = (file.origin, file.handed, file.opened, file.mid_line);
+        let Some(extra) = &mut file.extra else { return Ok(false) };
+        while extra.later.front().is_some_and(|next| next.from_bytes <= handed) {
+            extra.context = extra.later.pop_front();
+            if let Some(context) = extra.context.clone().filter(|_| opened) {
+                out.push(FileEvent::Input(Input::Context(context)));
+            }
+        }
+        let Some(newest) = extra.later.back().or(extra.context.as_ref()) else { return Ok(false) };
+        let old = rules.year_less && wall_ms - newest.anchor_ms >= ANCHOR_MS_MAX;
+        if !old && newest.same_rules(&rules.context(id, 0, 0)) {
+            extra.cut = None;
+            return Ok(true);
+        }
+        if extra.cut.is_none() {
+            // what may have been handed out keeps its context, also by an earlier run
+            let handed = if opened { handed } else { handed.max(origin.reach_before) };
+            extra.cut = Some(handed.max(newest.from_bytes));
+        }
+        if mid_line || extra.cut.is_some_and(|cut| cut > handed) {
+            return Ok(true);
+        }
+        let context = rules.context(id, handed, wall_ms);
+        self.state.add_contexts(std::slice::from_ref(&context))?;
+        extra.cut = None;
+        extra.later.clear();
+        if opened {
+            extra.later.push_back(context.clone());
+        } else {
+            extra.context = Some(context.clone());
+        }
+        file.phase = Phase::Announcing;
+        out.push(FileEvent::Announce { record: origin.record(id), contexts: vec![context] });
+        Ok(false)
+    }
+}

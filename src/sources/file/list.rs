@@ -1,0 +1,171 @@
+//! What else is in the directories of followed files: renamed ones, rotated ones, copies.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::DirEntryExt;
+use std::path::{Path, PathBuf};
+
+use super::FileEvent;
+use super::discover::{self, Stamp};
+use super::follow::{FileIx, LogIx};
+use super::identity;
+use super::siblings;
+use super::state::Change;
+use super::tailer::{Dir, Tailer, unreadable};
+use crate::ledger::{Encoding, OriginId};
+
+/// Time stamps of files are at most so much older than the clock.
+const TICK_NS: i64 = 20_000_000;
+
+/// Why a file in a followed directory may be of interest.
+#[derive(Debug, Clone, Copy)]
+struct Why {
+    /// Its inode number is that of an origin without a file.
+    known: bool,
+    /// Its name is that of a rotated file.
+    sibling: bool,
+}
+
+impl Tailer {
+    pub(super) fn list_dirs(&mut self, mut moved: HashMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
+        self.listed_ns = discover::file_clock_ns() - TICK_NS;
+        let mut aliases: HashMap<PathBuf, LogIx> = HashMap::new();
+        for (lix, log) in self.logs.iter() {
+            if let Some(real) = &log.real {
+                aliases.insert(real.to_path_buf(), lix);
+            }
+        }
+        let dirs: Vec<PathBuf> = self.dirs.keys().cloned().collect();
+        for dir in &dirs {
+            let stamp = Stamp::of(dir);
+            let Some(known) = self.dirs.get_mut(dir) else { continue };
+            if !known.force && Stamp::unchanged(known.stamp, stamp) {
+                continue;
+            }
+            *known = Dir { stamp, force: false };
+            if stamp.is_some() {
+                self.list(dir, &aliases, &mut moved, out);
+            }
+        }
+        for lix in self.logs.indexes() {
+            if let Some(log) = self.logs.get_mut(lix) {
+                // what appears from here on has not been seen
+                log.threshold_ns.get_or_insert(log.ignored_ns);
+            }
+        }
+        for lost in &mut self.lost {
+            lost.listed = true;
+        }
+        for ix in moved.into_values() {
+            if self.files.get(ix).is_some_and(|file| file.reader.is_none()) {
+                self.gone(ix, out);
+            }
+        }
+    }
+
+    fn list(
+        &mut self,
+        dir: &Path,
+        aliases: &HashMap<PathBuf, LogIx>,
+        moved: &mut HashMap<u64, FileIx>,
+        out: &mut Vec<FileEvent>,
+    ) {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.say_once(dir, "list", unreadable(&error), out);
+                return;
+            }
+        };
+        self.unsay(dir, "list");
+        for entry in entries.flatten() {
+            let (name, inode) = (entry.file_name(), entry.ino());
+            if let Some(&ix) = moved.get(&inode)
+                && self.found_again(ix, &dir.join(&name))
+            {
+                moved.remove(&inode);
+                continue;
+            }
+            let known = self.by_inode.get(&inode).and_then(|ids| self.unbound_of(ids));
+            let sibling = self.log_of_sibling(dir, &name, aliases);
+            if let Some(lix) = known.or(sibling) {
+                let why = Why { known: known.is_some(), sibling: sibling.is_some() };
+                self.consider(lix, &dir.join(&name), why);
+            }
+        }
+    }
+
+    /// The log of an origin that has no file, if it is configured.
+    fn unbound_of(&self, ids: &[OriginId]) -> Option<LogIx> {
+        let origins = ids.iter().filter_map(|id| self.origins.get(id));
+        let mut free = origins.filter(|origin| origin.file.is_none() && !origin.detached);
+        free.find_map(|origin| self.log_of.get(&origin.path).copied())
+    }
+
+    fn log_of_sibling(
+        &self,
+        dir: &Path,
+        name: &OsStr,
+        aliases: &HashMap<PathBuf, LogIx>,
+    ) -> Option<LogIx> {
+        siblings::bases(name).iter().find_map(|base| {
+            let path = dir.join(base);
+            self.log_of.get(&*path).or_else(|| aliases.get(&path)).copied()
+        })
+    }
+
+    fn found_again(&mut self, ix: FileIx, path: &Path) -> bool {
+        let Some(file) = self.files.get_mut(ix) else { return false };
+        let Ok(look) = identity::look(path) else { return false };
+        if look.key() != file.key {
+            return false;
+        }
+        file.path = Some(Box::from(path));
+        if file.origin != 0 {
+            let path = path.to_owned();
+            self.changes.push(Change::Moved { origin: file.origin, path });
+        }
+        self.saw(ix, &look);
+        true
+    }
+
+    /// Decides whether a sibling of a log is worth binding.
+    fn consider(&mut self, lix: LogIx, path: &Path, why: Why) {
+        if self.log_of.contains_key(path) {
+            return; // a followed path of its own
+        }
+        let Ok(look) = identity::look(path) else { return };
+        let key = look.key();
+        if !look.regular || look.size == 0 || self.file_of.contains_key(&key) {
+            return;
+        }
+        if self.ignored.contains(&key) {
+            return;
+        }
+        let (encoding, plain) = siblings::encoding(path.file_name().unwrap_or_default());
+        if encoding != Encoding::Plain && path.with_file_name(plain).exists() {
+            return; // being written, or a copy: it counts when its plain twin is gone
+        }
+        let Some(log) = self.logs.get_mut(lix).filter(|log| log.source.is_some()) else { return };
+        // an inode number that is known may have been used again: only a sibling may be new
+        let younger = log.threshold_ns.is_some_and(|threshold| look.mtime_ns >= threshold);
+        let unseen = why.sibling && younger;
+        if !why.known && !unseen {
+            if log.threshold_ns.is_none() {
+                log.ignored_ns = log.ignored_ns.max(look.mtime_ns.saturating_add(1));
+                self.ignored.insert(key);
+                return;
+            }
+            if !self.lost.iter().any(|lost| lost.log == lix) {
+                return;
+            }
+        }
+        let ix = self.add_file(lix, Some(Box::from(path)), &look);
+        if let Some(file) = self.files.get_mut(ix) {
+            file.unseen = unseen;
+            file.first_sight = false;
+        }
+        self.set_pending(ix, true);
+    }
+}

@@ -1,0 +1,126 @@
+//! Which origins a file may be a copy of.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+use super::bind::BindError;
+use super::examine::{HEAD_BYTES_MAX, Suspect, head_hash};
+use super::follow::{FileIx, parent};
+use super::marker;
+use super::reader;
+use super::tailer::Tailer;
+use crate::ledger::{Encoding, OriginId};
+
+/// An origin elsewhere than in the same directory is adopted only if so many bytes agree.
+const STRANGE_BYTES_MIN: u64 = 1024;
+
+impl Tailer {
+    /// Origins whose content this file may be.
+    pub(super) fn suspects(&mut self, ix: FileIx, file: &File) -> Result<Vec<Suspect>, BindError> {
+        let Some(known) = self.files.get(ix) else { return Ok(Vec::new()) };
+        let mut head = Vec::new();
+        if known.encoding == Encoding::Plain {
+            head.resize(HEAD_BYTES_MAX, 0);
+            let read = marker::read_fully_at(file, &mut head, 0)?;
+            head.truncate(read);
+        } else {
+            let mut stream =
+                reader::decoder((self.config.open)(&self.path_of(ix))?, known.encoding)?;
+            // an incomplete file gives what it has; the examination tells
+            let _ = stream.by_ref().take(HEAD_BYTES_MAX as u64).read_to_end(&mut head);
+        }
+        let mut ids = BTreeSet::new();
+        for &length in self.head_lengths.range(..=head.len() as u64).map(|(length, _)| length) {
+            let part = head.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+            ids.extend(self.by_head.get(&(length, head_hash(part))).into_iter().flatten());
+        }
+        if !known.current {
+            // a copy in the making may be shorter than the head of what it copies
+            let log = known.log;
+            ids.extend(
+                self.files.iter().filter(|(_, file)| file.log == log).map(|(_, f)| f.origin),
+            );
+        }
+        let mut suspects: Vec<Suspect> = self.unborn_twin(ix).into_iter().collect();
+        for id in ids {
+            suspects.extend(self.suspect(ix, id)?);
+        }
+        Ok(suspects)
+    }
+
+    /// A file that has no origin yet and of which this may be a copy, by its name: `a.log.1` or
+    /// `a.log.bak` of `a.log`.
+    fn unborn_twin(&self, ix: FileIx) -> Option<Suspect> {
+        let file = self.files.get(ix)?;
+        let path = self.path_of(ix);
+        let name = path.file_name()?.as_bytes();
+        let ends = name.iter().enumerate().filter(|(at, byte)| *at > 0 && b".-_~".contains(byte));
+        let mut logs: Vec<_> = ends
+            .filter_map(|(at, _)| name.get(..at))
+            .filter_map(|base| self.log_of.get(&*path.with_file_name(OsStr::from_bytes(base))))
+            .collect();
+        if !file.current {
+            logs.push(&file.log);
+        }
+        let unborn = logs.into_iter().find_map(|&lix| {
+            let other = self.logs.get(lix)?.current.filter(|other| *other != ix)?;
+            self.files.get(other).filter(|file| file.origin == 0 && file.raw_size > 0)?;
+            Some(other)
+        })?;
+        let twin = (self.config.open)(&self.path_of(unborn)).ok()?;
+        let (sums, markers) = (Vec::new(), Vec::new());
+        Some(Suspect { origin: 0, twin: Some(twin), head: (0, 0), sums, markers, need: 0 })
+    }
+
+    fn suspect(&self, ix: FileIx, id: OriginId) -> Result<Option<Suspect>, BindError> {
+        let (Some(known), Some(origin)) = (self.files.get(ix), self.origins.get(&id)) else {
+            return Ok(None);
+        };
+        if origin.file == Some(ix) {
+            return Ok(None);
+        }
+        let lost = self.lost.iter().find(|lost| lost.origin == id);
+        let path = self.path_of(ix);
+        let twin_path = origin.file.map(|other| self.path_of(other));
+        let log = self.logs.get(known.log);
+        let near = log.is_some_and(|log| log.path == origin.path)
+            || parent(twin_path.as_deref().unwrap_or(&origin.path)) == parent(&path);
+        let other = origin.file.and_then(|other| self.files.get(other));
+        let read = other.map(|other| (other.handed, other.marker));
+        let read = read.or(lost.map(|lost| (lost.handed, lost.marker)));
+        let handed = read.map_or(0, |(handed, _)| handed).max(origin.end);
+        let strange = origin.file.is_some() || handed - origin.first_offset < STRANGE_BYTES_MIN;
+        if !near && strange {
+            return Ok(None);
+        }
+        let open = other.and_then(|other| other.reader.as_ref()?.file().try_clone().ok());
+        let open = open.or_else(|| (self.config.open)(&twin_path?).ok());
+        let twin =
+            open.filter(|twin| origin.encoding == Encoding::Plain && self.is_itself(id, twin));
+        let detail = self.state.detail(id)?;
+        let mut markers: Vec<(u64, u64)> =
+            detail.markers.iter().map(|one| (one.position, one.hash)).collect();
+        markers.push((origin.end, origin.marker));
+        markers.extend(read);
+        markers.retain(|(position, _)| *position > 0);
+        Ok(Some(Suspect {
+            origin: id,
+            twin,
+            head: (origin.head_bytes, origin.head_hash),
+            sums: detail.sums,
+            markers,
+            need: handed,
+        }))
+    }
+
+    /// Whether the file of an origin still has what was handed out of it: else it was truncated,
+    /// and that was not noticed yet.
+    pub(super) fn is_itself(&self, id: OriginId, open: &File) -> bool {
+        let Some(origin) = self.origins.get(&id) else { return false };
+        let file = origin.file.and_then(|ix| self.files.get(ix));
+        file.is_some_and(|file| origin.stands_in(open, file.handed, file.marker).unwrap_or(false))
+    }
+}
