@@ -166,8 +166,9 @@ impl Tailer {
         origin.file = Some(ix);
         let Some(file) = self.files.get_mut(ix) else { return };
         file.origin = id;
-        file.handed = origin.end;
-        file.marker = origin.marker;
+        // what this run has handed out is on its way to the store
+        let ended = self.ending.get(&id).copied();
+        (file.handed, file.marker) = ended.unwrap_or((origin.end, origin.marker));
         file.encoding = origin.encoding;
         file.opened = false;
         file.extra = None;
@@ -205,7 +206,7 @@ impl Tailer {
             self.await_birth(ix);
             return;
         }
-        let finished = origin.finished;
+        let finished = origin.finished || self.ending.contains_key(&id);
         self.bind_to(ix, id);
         let path = self.path_of(ix);
         let Some(file) = self.files.get_mut(ix) else { return };
@@ -375,7 +376,7 @@ impl Tailer {
         origin.kernel = kernel;
         origin.encoding = encoding;
         origin.detached = false;
-        let finished = origin.finished;
+        let finished = origin.finished || self.ending.contains_key(&id);
         self.by_inode.entry(kernel.inode).or_default().push(id);
         self.bind_to(ix, id);
         self.changes.push(Change::Adopted { origin: id, kernel, encoding, path });

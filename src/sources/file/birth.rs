@@ -223,7 +223,8 @@ impl Tailer {
     fn account_for_origins(&mut self) {
         let mut missing = Vec::new();
         for (&id, origin) in &mut self.origins {
-            if origin.file.is_some() || origin.finished || origin.detached {
+            let ended = origin.finished || self.ending.contains_key(&id);
+            if origin.file.is_some() || ended || origin.detached {
                 continue;
             }
             let log = self.log_of.get(&origin.path).copied();
@@ -251,6 +252,7 @@ impl Tailer {
         for lost in missing {
             self.force_dirs(lost.log);
             self.hinted = true;
+            self.examine_copies_of(lost.origin);
             self.lost.push(lost);
         }
     }
@@ -330,11 +332,11 @@ impl Tailer {
         if !lost.truncated {
             self.happened(lost.log, Happening::Deleted, out);
         }
-        self.end_origin(id, lost.handed);
+        self.end_origin(id, lost.handed, lost.marker);
     }
 
     /// The origin is finished, as soon as all of it is committed.
-    pub(super) fn end_origin(&mut self, id: OriginId, handed: u64) {
+    pub(super) fn end_origin(&mut self, id: OriginId, handed: u64, marker: u64) {
         let Some(origin) = self.origins.get_mut(&id) else { return };
         if origin.finished {
             return;
@@ -343,7 +345,7 @@ impl Tailer {
             origin.finished = true;
             self.changes.push(Change::Finished { origin: id, finished: true });
         } else {
-            self.ending.insert(id, handed);
+            self.ending.insert(id, (handed, marker));
         }
     }
 

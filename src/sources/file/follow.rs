@@ -455,6 +455,10 @@ impl<T> Slab<T> {
         self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref()?)))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     pub(super) fn indexes(&self) -> std::ops::Range<usize> {
         0..self.slots.len()
     }

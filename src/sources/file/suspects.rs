@@ -91,6 +91,7 @@ impl Tailer {
         let other = origin.file.and_then(|other| self.files.get(other));
         let read = other.map(|other| (other.handed, other.marker));
         let read = read.or(lost.map(|lost| (lost.handed, lost.marker)));
+        let read = read.or(self.ending.get(&id).copied());
         let handed = read.map_or(0, |(handed, _)| handed).max(origin.end);
         let strange = origin.file.is_some() || handed - origin.first_offset < STRANGE_BYTES_MIN;
         if !near && strange {
