@@ -16,7 +16,7 @@ use bitacora::sources::file::{KnownOrigin, TailState};
 use bitacora::state::{Post, State};
 
 use super::daemon::{Boundaries, Broken, Clock, Daemon, Ground, Killed, look};
-use super::disk::{Disk, Due, Gone, Style};
+use super::disk::{Disk, Due, Gone, Placed, Style};
 use super::random::Random;
 use super::store::Memory;
 
@@ -149,13 +149,8 @@ impl History {
 
     /// The daemon is down: what only it had is gone, and it knows what its state says.
     fn let_go(&mut self) {
-        let stored = self.stored_lines();
-        let held: Vec<usize> = (0..self.disk.lines.len())
-            .filter(|&number| self.disk.lines[number].due == Due::Held)
-            .filter(|number| !stored.contains(number))
-            .collect();
-        for number in held {
-            self.disk.lines[number].due = Due::May;
+        for line in self.disk.lines.iter_mut().filter(|line| line.due == Due::Held) {
+            line.due = Due::May;
         }
         let unsaid = self.unsaid();
         let known = self.known_inodes();
@@ -189,13 +184,19 @@ impl History {
         }
     }
 
-    /// Inodes of which the state knows that more was handed out than is in spans.
-    fn known_inodes(&self) -> HashSet<u64> {
+    /// How far each origin is committed.
+    fn ends(&self) -> HashMap<OriginId, u64> {
         let mut ends: HashMap<OriginId, u64> = HashMap::new();
         self.ground.store.each_span(|span| {
             let end = ends.entry(span.origin).or_default();
             *end = span.end_bytes.max(*end);
         });
+        ends
+    }
+
+    /// Inodes of which the state knows that more was handed out than is in spans.
+    fn known_inodes(&self) -> HashSet<u64> {
+        let ends = self.ends();
         let more = |origin: &KnownOrigin| {
             let end = ends.get(&origin.record.id).copied().unwrap_or(0);
             !origin.finished && origin.reach > end.max(origin.record.first_offset)
@@ -231,7 +232,6 @@ impl History {
 
     /// Lines are gone from a file. `len` bytes of it are left, or it is deleted.
     fn gone(&mut self, at: usize, gone: Gone, cut: bool) {
-        let stored = self.stored_lines();
         let inode = self.disk.inodes[at].number;
         let ids: Vec<OriginId> = self
             .origins()
@@ -246,7 +246,14 @@ impl History {
             daemon.status().into_iter().find(of)
         });
         let known = self.known_inodes();
-        for placed in gone.into_iter().filter(|one| !stored.contains(&one.number)) {
+        // rows past the last span may be written again, with fewer lines if these are gone
+        let committed = ids.iter().max().and_then(|id| self.ends().get(id).copied()).unwrap_or(0);
+        let grows = self.disk.logs[loss.log].style == Style::Postgresql;
+        let stored = self.stored_lines();
+        let safe = |one: &Placed| {
+            stored.contains(&one.number) && (one.end <= committed || !grows)
+        };
+        for placed in gone.into_iter().filter(|one| !safe(one)) {
             let line = &mut self.disk.lines[placed.number];
             loss.lines.push(placed.number);
             line.due = match &status {
@@ -496,7 +503,7 @@ impl History {
         if self.daemon.is_some() || !logs.into_iter().all(|log| self.is_known(log)) {
             return;
         }
-        fs::remove_dir_all(&self.ground.state_dir).unwrap();
+        let _ = fs::remove_dir_all(&self.ground.state_dir);
         for loss in &mut self.losses {
             loss.needs_receipt = false;
         }
