@@ -94,8 +94,9 @@ impl Tailer {
             for &id in &candidates {
                 self.detach_unwatched(ix, id, out);
             }
+            let sibling = self.has_sibling_name(ix);
             if let Some(followed) = self.files.get_mut(ix) {
-                followed.unseen = true; // its content is younger than what it held before
+                followed.unseen |= sibling; // its content is younger than what it held before
             }
         }
         let suspects = self.suspects(ix, file)?;

@@ -95,7 +95,7 @@ impl Tailer {
         }
         if extra.cut.is_none() {
             // what may have been handed out keeps its context, also by an earlier run
-            let handed = if opened { handed } else { handed.max(origin.reach_before) };
+            let handed = handed.max(origin.reach_before);
             extra.cut = Some(handed.max(newest.from_bytes));
         }
         if mid_line || extra.cut.is_some_and(|cut| cut > handed) {

@@ -5,12 +5,14 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::bind::BindError;
 use super::examine::{HEAD_BYTES_MAX, Suspect, head_hash};
 use super::follow::{FileIx, parent};
 use super::marker;
 use super::reader;
+use super::siblings;
 use super::tailer::Tailer;
 use crate::ledger::{Encoding, OriginId};
 
@@ -128,6 +130,16 @@ impl Tailer {
             markers,
             need: handed,
         }))
+    }
+
+    /// Whether a file's name is that of its log, or a rotated form of it.
+    pub(super) fn has_sibling_name(&self, ix: FileIx) -> bool {
+        let path = self.path_of(ix);
+        let log = self.files.get(ix).and_then(|file| self.logs.get(file.log));
+        let (Some(log), Some(name)) = (log, path.file_name()) else { return false };
+        let names = [log.path.file_name(), log.real.as_deref().and_then(Path::file_name)];
+        let mut names = names.into_iter().flatten();
+        names.any(|base| name == base || siblings::bases(name).iter().any(|one| one == base))
     }
 
     /// Whether the file of an origin still has what was handed out of it: else it was truncated,
