@@ -15,7 +15,7 @@ use crate::backoff::Backoff;
 use crate::key::{Partition, RowKey};
 use crate::ledger::{Context, OriginId};
 use crate::sources::{Buffers, CHUNK_BYTES_MAX, Chunk, Input, Opening};
-use crate::stores::Store;
+use crate::stores::{Store, StoreError};
 use crate::worker::{Fill, FillLimits, Numbers, Output, Worker};
 
 /// The question of [`crate::sources::file::FileEvent::CutBack`].
@@ -36,7 +36,7 @@ pub struct CutBack {
 }
 
 /// Answers until the tailer has gone, or until the stop.
-pub async fn run(
+pub(super) async fn run(
     mut requests: mpsc::Receiver<CutBack>,
     store: Arc<dyn Store>,
     health: Arc<Health>,
@@ -55,12 +55,8 @@ pub async fn run(
         };
         let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT, origin.unsigned_abs());
         let at = loop {
-            match store.present(&rows.keys).await {
-                Ok(present) => {
-                    let lacking = rows.keys.iter().zip(present).find(|(_, present)| !present);
-                    let at = lacking.map(|((_, key), _)| key.offset_bytes.unsigned_abs());
-                    break at.unwrap_or(rows.end);
-                }
+            match rows.first_lacking(&*store).await {
+                Ok(at) => break at,
                 Err(error) => health.store_refused(&error),
             }
             tokio::select! {
@@ -72,15 +68,34 @@ pub async fn run(
     }
 }
 
-struct Rows {
+/// What the lines of a file that was cut back would be in the store.
+#[derive(Debug)]
+pub struct Rows {
     /// By offset.
     keys: Vec<(Partition, RowKey)>,
     /// End of the last whole line that was read.
     end: u64,
 }
 
+impl Rows {
+    /// The offset of the first line whose key the store lacks; the end, if it has all.
+    ///
+    /// # Errors
+    ///
+    /// The store does not answer.
+    pub async fn first_lacking(&self, store: &dyn Store) -> Result<u64, StoreError> {
+        let present = store.present(&self.keys).await?;
+        let lacking = self.keys.iter().zip(present).find(|(_, present)| !present);
+        Ok(lacking.map_or(self.end, |((_, key), _)| key.offset_bytes.unsigned_abs()))
+    }
+}
+
 /// The keys that the lines from the marker on would have in the origin that was cut back.
-fn rows_of(request: &CutBack, store: &Arc<dyn Store>) -> std::io::Result<Rows> {
+///
+/// # Errors
+///
+/// The file cannot be read, or the origin's context is not known.
+pub fn rows_of(request: &CutBack, store: &Arc<dyn Store>) -> std::io::Result<Rows> {
     let context = request.contexts.iter().rev().find(|context| context.from_bytes <= request.from);
     let context = context.or_else(|| request.contexts.first()).cloned();
     let Some(context) = context else {

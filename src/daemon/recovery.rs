@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::{FIRST_WAIT, MAX_WAIT};
 use super::health::Health;
 use crate::backoff::Backoff;
 use crate::ledger::Span;
-use crate::state::State;
+use crate::state::{State, StateError};
 use crate::stores::{Store, StoreError};
 
 /// Origins that are asked for at once.
@@ -19,7 +20,7 @@ const ORIGINS_AT_ONCE: usize = 1000;
 const FILLED: &str = "filled_from_store";
 
 /// What recovery works with.
-pub struct Recovery {
+pub(super) struct Recovery {
     /// The store.
     pub store: Arc<dyn Store>,
     /// The state that is filled.
@@ -59,50 +60,68 @@ impl Recovery {
     }
 
     async fn once(&self) -> Result<(), StoreError> {
-        self.store.check().await?;
-        if self.store.name() == "null" {
-            // state.db is all that remembers
-            return Ok(());
-        }
-        let filled = tokio::task::block_in_place(|| self.state.meta::<bool>(FILLED))
-            .map_err(|error| self.refused(&error))?;
-        if filled != Some(true) {
-            self.fill().await?;
-        }
-        let ids = tokio::task::block_in_place(|| self.state.origin_ids())
-            .map_err(|error| self.refused(&error))?;
-        for ids in ids.chunks(ORIGINS_AT_ONCE) {
-            let mut spans: Vec<Span> = self.store.last_spans(ids).await?;
-            let positions: Vec<_> = ids
-                .iter()
-                .map(|id| {
-                    let found = spans.iter().position(|span| span.origin == *id);
-                    (*id, found.map(|index| spans.swap_remove(index)))
-                })
-                .collect();
-            tokio::task::block_in_place(|| self.state.set_positions(&positions))
-                .map_err(|error| self.refused(&error))?;
-        }
-        Ok(())
+        recover(&*self.store, &self.state).await.map_err(|error| match error {
+            RecoveryError::Store(error) => error,
+            // an outage like any other, until someone has made room
+            RecoveryError::State(error) => {
+                self.health.state_refused(&error);
+                StoreError::Outage { store: "state.db", detail: error.to_string() }
+            }
+        })
     }
+}
 
-    /// A state that is new, or was set aside, learns from the store what this machine has read.
-    async fn fill(&self) -> Result<(), StoreError> {
-        let stored = self.store.origins(Some(self.state.machine())).await?;
-        let filled = tokio::task::block_in_place(|| {
-            let origins = self.state.rebuild(&stored)?;
-            self.state.put_meta(FILLED, &true).map(|()| origins)
-        });
-        match filled.map_err(|error| self.refused(&error))? {
-            0 => {}
-            origins => tracing::info!(origins, "the state was rebuilt from the store"),
-        }
-        Ok(())
-    }
+/// Why a start has to wait.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
 
-    /// The state cannot be written: an outage like any other, until someone has made room.
-    fn refused(&self, error: &crate::state::StateError) -> StoreError {
-        self.health.state_refused(error);
-        StoreError::Outage { store: "state.db", detail: error.to_string() }
+/// Fills a state that is new with what the store knows of this machine, and sets every position
+/// to the end of the origin's last span in the store. May be called again after an error.
+///
+/// # Errors
+///
+/// The store or the state cannot be used for now.
+pub async fn recover(store: &dyn Store, state: &State) -> Result<(), RecoveryError> {
+    store.check().await?;
+    if store.name() == "null" {
+        // state.db is all that remembers
+        return Ok(());
     }
+    if block_in_place(|| state.meta::<bool>(FILLED))? != Some(true) {
+        fill(store, state).await?;
+    }
+    let ids = block_in_place(|| state.origin_ids())?;
+    for ids in ids.chunks(ORIGINS_AT_ONCE) {
+        let mut spans: Vec<Span> = store.last_spans(ids).await?;
+        let positions: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let found = spans.iter().position(|span| span.origin == *id);
+                (*id, found.map(|index| spans.swap_remove(index)))
+            })
+            .collect();
+        block_in_place(|| state.set_positions(&positions))?;
+    }
+    Ok(())
+}
+
+/// A state that is new, or was set aside, learns from the store what this machine has read.
+async fn fill(store: &dyn Store, state: &State) -> Result<(), RecoveryError> {
+    let stored = store.origins(Some(state.machine())).await?;
+    let filled = block_in_place(|| {
+        let origins = state.rebuild(&stored)?;
+        state.put_meta(FILLED, &true).map(|()| origins)
+    });
+    match filled? {
+        0 => {}
+        origins => tracing::info!(origins, "the state was rebuilt from the store"),
+    }
+    Ok(())
 }

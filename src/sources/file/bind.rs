@@ -85,6 +85,7 @@ impl Tailer {
         }
         for &id in &candidates {
             if self.still_holds(ix, file, id)? {
+                self.learn_marker(id, file)?;
                 self.resume(ix, id, &kernel, out);
                 return Ok(());
             }
@@ -98,8 +99,9 @@ impl Tailer {
             for &id in &candidates {
                 self.detach_unwatched(ix, id, out);
             }
+            let sibling = self.has_sibling_name(ix);
             if let Some(followed) = self.files.get_mut(ix) {
-                followed.unseen = true; // its content is younger than what it held before
+                followed.unseen |= sibling; // its content is younger than what it held before
             }
         }
         let suspects = self.suspects(ix, file)?;
@@ -113,6 +115,17 @@ impl Tailer {
             extra.examination = Some(Examination::new(file.try_clone()?, encoding, suspects)?);
             followed.phase = Phase::Examining;
             self.examining.push_back(ix);
+        }
+        Ok(())
+    }
+
+    /// See [`super::follow::Origin::lacks_marker`].
+    fn learn_marker(&mut self, id: OriginId, file: &File) -> io::Result<()> {
+        let Some(origin) = self.origins.get_mut(&id).filter(|one| one.lacks_marker()) else {
+            return Ok(());
+        };
+        if origin.encoding == Encoding::Plain || origin.first_offset == 0 {
+            origin.marker = marker::marker(&marker::bytes_before(file, origin.first_offset)?);
         }
         Ok(())
     }
@@ -171,8 +184,9 @@ impl Tailer {
         origin.file = Some(ix);
         let Some(file) = self.files.get_mut(ix) else { return };
         file.origin = id;
-        file.handed = origin.end;
-        file.marker = origin.marker;
+        // what this run has handed out is on its way to the store
+        let ended = self.ending.get(&id).copied();
+        (file.handed, file.marker) = ended.unwrap_or((origin.end, origin.marker));
         file.encoding = origin.encoding;
         file.opened = false;
         file.extra = None;
@@ -199,18 +213,22 @@ impl Tailer {
         let Some(origin) = self.origins.get_mut(&id) else { return };
         if *origin.machine != *self.config.machine {
             // a cloned disk: the origin is the other machine's, ours begins where it stood
-            let first = origin.end;
+            let (first, first_marker) = (origin.end, origin.marker);
             origin.detached = true;
             origin.finished = true;
             self.changes.push(Change::Finished { origin: id, finished: true });
             if let Some(file) = self.files.get_mut(ix) {
-                file.extra().first = Some(first);
-                file.extra().kernel = *kernel;
+                if file.encoding != Encoding::Plain {
+                    file.size = SIZE_UNKNOWN;
+                }
+                let extra = file.extra();
+                (extra.first, extra.first_marker) = (Some(first), first_marker);
+                extra.kernel = *kernel;
             }
             self.await_birth(ix);
             return;
         }
-        let finished = origin.finished;
+        let finished = origin.finished || self.ending.contains_key(&id);
         self.bind_to(ix, id);
         let path = self.path_of(ix);
         let Some(file) = self.files.get_mut(ix) else { return };
@@ -383,12 +401,22 @@ impl Tailer {
         origin.kernel = kernel;
         origin.encoding = encoding;
         origin.detached = false;
-        let finished = origin.finished;
+        if let Ok(file) = (self.config.open)(&path) {
+            // it was opened a moment ago; if it cannot be now, the first read says so
+            let _ = self.learn_marker(id, &file);
+        }
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        let finished = origin.finished || self.ending.contains_key(&id);
         self.by_inode.entry(kernel.inode).or_default().push(id);
         self.bind_to(ix, id);
         self.changes.push(Change::Adopted { origin: id, kernel, encoding, path });
         let Some(file) = self.files.get_mut(ix) else { return };
         file.size = size;
+        let lix = file.log;
+        if let Some(lost) = lost.as_ref().filter(|lost| lost.truncated) {
+            self.gap_of_copy(lost, lix, size, out);
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
         if let Some(lost) = lost {
             file.handed = lost.handed;
             file.marker = lost.marker;

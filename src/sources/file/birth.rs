@@ -10,9 +10,10 @@ use super::examine::{Examination, HEAD_BYTES_MAX, head_hash};
 use super::follow::{FileIx, LogIx, Lost, Origin, Phase};
 use super::identity;
 use super::marker;
+use super::reader;
 use super::state::{Change, KnownOrigin, NewOrigin};
 use super::tailer::Tailer;
-use super::{FileEvent, Happening};
+use super::{FileEvent, Happening, REACH_BYTES_MAX};
 use crate::config::Start;
 use crate::ledger::{Cause, Encoding, LossReceipt, OriginId, OriginRecord};
 
@@ -100,6 +101,10 @@ impl Tailer {
         let examination = known.extra.as_ref().and_then(|extra| extra.examination.as_ref());
         let (head, first_offset, marker) = match examination {
             Some(one) if known.encoding != Encoding::Plain => compressed_start(one, to_end),
+            None if known.encoding != Encoding::Plain => {
+                let marker = known.extra.as_ref().map_or(0, |extra| extra.first_marker);
+                (reader::head(&path, known.encoding)?, first.unwrap_or(0), marker)
+            }
             _ => plain_start(&file, look.size, to_end, first)?,
         };
         if head.is_empty() {
@@ -223,7 +228,8 @@ impl Tailer {
     fn account_for_origins(&mut self) {
         let mut missing = Vec::new();
         for (&id, origin) in &mut self.origins {
-            if origin.file.is_some() || origin.finished || origin.detached {
+            let ended = origin.finished || self.ending.contains_key(&id);
+            if origin.file.is_some() || ended || origin.detached {
                 continue;
             }
             let log = self.log_of.get(&origin.path).copied();
@@ -251,6 +257,7 @@ impl Tailer {
         for lost in missing {
             self.force_dirs(lost.log);
             self.hinted = true;
+            self.examine_copies_of(lost.origin);
             self.lost.push(lost);
         }
     }
@@ -304,6 +311,27 @@ impl Tailer {
         there && self.now.mono_ms.saturating_sub(lost.since_ms) >= wait
     }
 
+    /// What was written between `copytruncate`'s copy and its truncate is in no file.
+    pub(super) fn gap_of_copy(
+        &self,
+        lost: &Lost,
+        log: LogIx,
+        size: u64,
+        out: &mut Vec<FileEvent>,
+    ) {
+        // a state that was rebuilt does not know how far the origin was read
+        let guess = self.origins.get(&lost.origin).is_none_or(|origin| {
+            lost.unwatched && origin.reach >= origin.end + REACH_BYTES_MAX
+        });
+        if guess || lost.size <= size {
+            return;
+        }
+        let detail = "the file was truncated after it was copied, and what was written between \
+                      the two is in neither; rotate without copytruncate to lose nothing"
+            .to_owned();
+        self.receipt(lost.origin, log, (size, Some(lost.size)), Cause::Truncated, detail, out);
+    }
+
     /// Ends an origin whose rest cannot be had, with a receipt for what is known to be lost.
     fn settle(&mut self, lost: &Lost, out: &mut Vec<FileEvent>) {
         let id = lost.origin;
@@ -330,11 +358,11 @@ impl Tailer {
         if !lost.truncated {
             self.happened(lost.log, Happening::Deleted, out);
         }
-        self.end_origin(id, lost.handed);
+        self.end_origin(id, lost.handed, lost.marker);
     }
 
     /// The origin is finished, as soon as all of it is committed.
-    pub(super) fn end_origin(&mut self, id: OriginId, handed: u64) {
+    pub(super) fn end_origin(&mut self, id: OriginId, handed: u64, marker: u64) {
         let Some(origin) = self.origins.get_mut(&id) else { return };
         if origin.finished {
             return;
@@ -343,7 +371,7 @@ impl Tailer {
             origin.finished = true;
             self.changes.push(Change::Finished { origin: id, finished: true });
         } else {
-            self.ending.insert(id, handed);
+            self.ending.insert(id, (handed, marker));
         }
     }
 

@@ -49,7 +49,9 @@ impl Tailer {
         let first_anchor_ms = detail.contexts.first().map(|context| context.anchor_ms);
         let mut later: VecDeque<Context> = detail.contexts.into();
         let mut context = later.pop_front();
-        while later.front().is_some_and(|next| next.from_bytes <= handed) {
+        // a context that begins at `handed` may not have been told to the worker
+        let told = handed.saturating_sub(u64::from(file.opened));
+        while later.front().is_some_and(|next| next.from_bytes <= told) {
             context = later.pop_front();
         }
         let (Some(context), Some(_)) = (context, rules) else { return Ok(false) };
@@ -93,7 +95,7 @@ impl Tailer {
         }
         if extra.cut.is_none() {
             // what may have been handed out keeps its context, also by an earlier run
-            let handed = if opened { handed } else { handed.max(origin.reach_before) };
+            let handed = handed.max(origin.reach_before);
             extra.cut = Some(handed.max(newest.from_bytes));
         }
         if mid_line || extra.cut.is_some_and(|cut| cut > handed) {

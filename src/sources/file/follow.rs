@@ -139,6 +139,8 @@ pub(super) struct Extra {
     pub tries: u32,
     /// Where its new origin begins, if that is given.
     pub first: Option<u64>,
+    /// The marker there, of a compressed file.
+    pub first_marker: u64,
     /// Its identity, when it was examined.
     pub kernel: KernelIdentity,
     /// Whose copy it is.
@@ -281,10 +283,16 @@ impl Origin {
         }
     }
 
+    /// The store does not have the marker of a first offset: after `state.db` was rebuilt, it is
+    /// not known of an origin of which nothing is committed.
+    pub(super) const fn lacks_marker(&self) -> bool {
+        self.end == self.first_offset && self.marker == 0
+    }
+
     /// Whether a plain file has what was handed out of the origin up to `handed`; while that is
     /// nothing, whether it has the origin's head.
     pub(super) fn stands_in(&self, file: &File, handed: u64, marker: u64) -> io::Result<bool> {
-        if handed > 0 {
+        if handed > 0 && !self.lacks_marker() {
             return marker::holds(file, handed, marker);
         }
         let mut head = vec![0; usize::try_from(self.head_bytes).unwrap_or(0)];
@@ -453,6 +461,10 @@ impl<T> Slab<T> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref()?)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
     pub(super) fn indexes(&self) -> std::ops::Range<usize> {

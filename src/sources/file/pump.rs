@@ -351,10 +351,11 @@ impl Tailer {
             file.extra = None;
             self.open -= usize::from(file.reader.take().is_some());
             let (id, handed, unlinked) = (file.origin, file.handed, file.links == 0);
+            let marker = file.marker;
             if std::mem::take(&mut file.opened) {
                 Self::say_finished(id, out);
             }
-            self.end_origin(id, handed);
+            self.end_origin(id, handed, marker);
             if unlinked {
                 self.forget(ix);
             }

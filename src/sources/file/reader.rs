@@ -6,7 +6,9 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::path::Path;
 
+use super::examine::HEAD_BYTES_MAX;
 use super::marker::{self, MARKER_BYTES};
 use crate::ledger::Encoding;
 use crate::sources::CHUNK_BYTES_MAX;
@@ -185,6 +187,17 @@ pub fn decoder(file: File, encoding: Encoding) -> io::Result<Box<dyn Read + Send
         Encoding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))),
         Encoding::Zstd => Box::new(zstd::stream::read::Decoder::new(file)?),
     })
+}
+
+/// The first bytes of a compressed file's content, up to 1024.
+///
+/// # Errors
+///
+/// The file cannot be read, or is damaged there.
+pub fn head(path: &Path, encoding: Encoding) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    decoder(File::open(path)?, encoding)?.take(HEAD_BYTES_MAX as u64).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// A decompressed stream, and what was read of it and not handed out.

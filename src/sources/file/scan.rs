@@ -21,14 +21,14 @@ const FILES_FEW: u64 = 500;
 impl Tailer {
     /// How long quiet files are left alone: a look at 20,000 of them takes some 40 ms.
     pub(super) fn scan_interval_ms(&self) -> u64 {
-        let files = self.files.iter().count() as u64;
+        let files = self.files.len() as u64;
         if self.events { (files * 3 / 2).clamp(1000, 30_000) } else { files.clamp(1000, 10_000) }
     }
 
     pub(super) fn scan_due(&mut self) -> bool {
         let Some(scanned) = self.scanned_ms else { return true };
         let age = self.now.mono_ms.saturating_sub(scanned);
-        let files = self.files.iter().count() as u64;
+        let files = self.files.len() as u64;
         if self.hinted && files > FILES_FEW && self.grown_ms == self.now.mono_ms {
             self.hinted = false; // an open file grew: that explains it
         }
@@ -279,6 +279,13 @@ impl Tailer {
         self.set_pending(ix, unborn);
         self.force_dirs(lix);
         self.happened(lix, Happening::Rotated, out);
+        // it may have been truncated before: what it holds then is to be born before its successor
+        if let Some(file) = self.files.get_mut(ix) {
+            file.verify = true;
+        }
+        if self.is_truncated(ix) {
+            self.truncated(ix, out);
+        }
     }
 
     /// Notes what a look at a file said.
@@ -361,6 +368,7 @@ impl Tailer {
         let Some(file) = self.files.get(ix) else { return };
         let (lix, phase) = (file.log, file.phase);
         if matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
+            let origin = file.origin;
             self.lost.push(Lost {
                 origin: file.origin,
                 log: lix,
@@ -373,6 +381,7 @@ impl Tailer {
                 unwatched: false,
                 listed: false,
             });
+            self.examine_copies_of(origin);
             self.force_dirs(lix);
         } else if phase != Phase::Ended
             && file.size > 0

@@ -5,12 +5,14 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::bind::BindError;
 use super::examine::{HEAD_BYTES_MAX, Suspect, head_hash};
 use super::follow::{FileIx, parent};
 use super::marker;
 use super::reader;
+use super::siblings;
 use super::tailer::Tailer;
 use crate::ledger::{Encoding, OriginId};
 
@@ -44,19 +46,19 @@ impl Tailer {
                 self.files.iter().filter(|(_, file)| file.log == log).map(|(_, f)| f.origin),
             );
         }
-        let mut suspects: Vec<Suspect> = self.unborn_twin(ix).into_iter().collect();
+        let mut suspects = self.unborn_twins(ix);
         for id in ids {
             suspects.extend(self.suspect(ix, id)?);
         }
         Ok(suspects)
     }
 
-    /// A file that has no origin yet and of which this may be a copy, by its name: `a.log.1` or
-    /// `a.log.bak` of `a.log`.
-    fn unborn_twin(&self, ix: FileIx) -> Option<Suspect> {
-        let file = self.files.get(ix)?;
+    /// Files that have no origin yet and of which this may be a copy: by its name (`a.log.1` or
+    /// `a.log.bak` of `a.log`), or because it is a sibling that is no longer.
+    fn unborn_twins(&self, ix: FileIx) -> Vec<Suspect> {
+        let Some(file) = self.files.get(ix) else { return Vec::new() };
         let path = self.path_of(ix);
-        let name = path.file_name()?.as_bytes();
+        let name = path.file_name().unwrap_or_default().as_bytes();
         let ends = name.iter().enumerate().filter(|(at, byte)| *at > 0 && b".-_~".contains(byte));
         let mut logs: Vec<_> = ends
             .filter_map(|(at, _)| name.get(..at))
@@ -65,14 +67,27 @@ impl Tailer {
         if !file.current {
             logs.push(&file.log);
         }
-        let unborn = logs.into_iter().find_map(|&lix| {
-            let other = self.logs.get(lix)?.current.filter(|other| *other != ix)?;
-            self.files.get(other).filter(|file| file.origin == 0 && file.raw_size > 0)?;
-            Some(other)
-        })?;
-        let twin = (self.config.open)(&self.path_of(unborn)).ok()?;
-        let (sums, markers) = (Vec::new(), Vec::new());
-        Some(Suspect { origin: 0, twin: Some(twin), head: (0, 0), sums, markers, need: 0 })
+        let unborn = |other: &FileIx| {
+            *other != ix
+                && self.files.get(*other).is_some_and(|file| file.origin == 0 && file.raw_size > 0)
+        };
+        let current = logs.into_iter().filter_map(|&lix| self.logs.get(lix)?.current);
+        let mut twins: Vec<FileIx> = current.filter(unborn).take(1).collect();
+        if !file.current {
+            let longer = self.files.iter().filter(|(other, one)| {
+                let plain = one.encoding == Encoding::Plain;
+                // of two that are equal, one is the copy
+                let longer = (one.raw_size, *other) > (file.raw_size, ix);
+                one.log == file.log && plain && longer && unborn(other)
+            });
+            twins.extend(longer.map(|(other, _)| other));
+        }
+        let suspect = |twin: FileIx| {
+            let twin = Some((self.config.open)(&self.path_of(twin)).ok()?);
+            let (sums, markers) = (Vec::new(), Vec::new());
+            Some(Suspect { origin: 0, twin, head: (0, 0), sums, markers, need: 0 })
+        };
+        twins.into_iter().filter_map(suspect).collect()
     }
 
     fn suspect(&self, ix: FileIx, id: OriginId) -> Result<Option<Suspect>, BindError> {
@@ -91,6 +106,7 @@ impl Tailer {
         let other = origin.file.and_then(|other| self.files.get(other));
         let read = other.map(|other| (other.handed, other.marker));
         let read = read.or(lost.map(|lost| (lost.handed, lost.marker)));
+        let read = read.or(self.ending.get(&id).copied());
         let handed = read.map_or(0, |(handed, _)| handed).max(origin.end);
         let strange = origin.file.is_some() || handed - origin.first_offset < STRANGE_BYTES_MIN;
         if !near && strange {
@@ -114,6 +130,16 @@ impl Tailer {
             markers,
             need: handed,
         }))
+    }
+
+    /// Whether a file's name is that of its log, or a rotated form of it.
+    pub(super) fn has_sibling_name(&self, ix: FileIx) -> bool {
+        let path = self.path_of(ix);
+        let log = self.files.get(ix).and_then(|file| self.logs.get(file.log));
+        let (Some(log), Some(name)) = (log, path.file_name()) else { return false };
+        let names = [log.path.file_name(), log.real.as_deref().and_then(Path::file_name)];
+        let mut names = names.into_iter().flatten();
+        names.any(|base| name == base || siblings::bases(name).iter().any(|one| one == base))
     }
 
     /// Whether the file of an origin still has what was handed out of it: else it was truncated,

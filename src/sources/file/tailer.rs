@@ -49,8 +49,9 @@ pub struct Tailer {
     pub(super) active: VecDeque<FileIx>,
     pub(super) waiting: Vec<FileIx>,
     pub(super) lost: Vec<Lost>,
-    /// Origins that are finished once all of this is committed.
-    pub(super) ending: HashMap<OriginId, u64>,
+    /// Origins that are finished once all of this is committed: the end of what was handed out,
+    /// and its marker.
+    pub(super) ending: HashMap<OriginId, (u64, u64)>,
     pub(super) changes: Vec<Change>,
     /// What was said already, and is not said again until it is over.
     pub(super) said: HashSet<(PathBuf, &'static str)>,
@@ -226,7 +227,7 @@ impl Tailer {
                 continue;
             }
             (origin.end, origin.marker) = (end, marker);
-            if self.ending.get(&id).is_some_and(|all| *all <= end) {
+            if self.ending.get(&id).is_some_and(|(all, _)| *all <= end) {
                 self.ending.remove(&id);
                 origin.finished = true;
                 self.changes.push(Change::Finished { origin: id, finished: true });

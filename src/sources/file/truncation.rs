@@ -57,6 +57,7 @@ impl Tailer {
             origin.file = None;
             origin.detached = true;
         }
+        let sibling = self.has_sibling_name(ix);
         let Some(file) = self.files.get_mut(ix) else { return };
         let lix = file.log;
         if !ended {
@@ -80,7 +81,7 @@ impl Tailer {
         file.opened = false;
         file.mid_line = false;
         file.last = false;
-        file.unseen = true;
+        file.unseen |= sibling;
         file.first_sight = false;
         file.tried = u64::MAX;
         (file.peak, file.peak_before) = (file.size, 0);

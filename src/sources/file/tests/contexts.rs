@@ -209,3 +209,27 @@ fn on_another_machine_a_new_origin_begins_where_the_old_one_stood() {
     assert_eq!(rig.stories[&2].first, text(0..100).len() as u64);
     assert!(rig.state.get(1).unwrap().0.finished);
 }
+
+#[test]
+fn rules_that_change_while_bytes_are_read_again_begin_behind_those_of_the_earlier_run() {
+    let mut rig = Rig::new(&["a.log"]);
+    let long = "x".repeat(999) + "\n";
+    rig.append("a.log", long.repeat(1000));
+    rig.store_works = false;
+    rig.read();
+    let handed = rig.stories[&1].bytes.len() as u64;
+    rig.kill();
+    rig.room = 1;
+    rig.step();
+    rig.step();
+    assert!((rig.stories[&1].bytes.len() as u64) < handed, "it is in the middle");
+    rig.sources[0].source = "renamed".into();
+    let sources = rig.sources.clone();
+    rig.tailer.as_mut().unwrap().reload(&sources).unwrap();
+    rig.append("a.log", text(0..10));
+    (rig.store_works, rig.room) = (true, 64);
+    rig.settle();
+    let all = contexts(&rig, 1);
+    assert_eq!(all.len(), 2);
+    assert_eq!((all[1].from_bytes, all[1].source.as_str()), (handed, "renamed"));
+}

@@ -33,6 +33,8 @@ struct Story {
     open: bool,
     finished: bool,
     contexts: Vec<(u64, String)>,
+    /// The source under which the line at each offset was handed out first.
+    fates: BTreeMap<u64, String>,
 }
 
 /// A tailer with its files, and a store that checks that the chunks of an origin tile.
@@ -100,13 +102,12 @@ impl Rig {
     fn compress(&self, name: &str, encoding: Encoding) {
         let plain = self.path(name);
         let text = fs::read(&plain).unwrap();
-        let (ending, bytes) = match encoding {
-            Encoding::Zstd => ("zst", zstd::stream::encode_all(&text[..], 1).unwrap()),
-            _ => {
-                let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                gz.write_all(&text).unwrap();
-                ("gz", gz.finish().unwrap())
-            }
+        let (ending, bytes) = if encoding == Encoding::Zstd {
+            ("zst", zstd::stream::encode_all(&text[..], 1).unwrap())
+        } else {
+            let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gz.write_all(&text).unwrap();
+            ("gz", gz.finish().unwrap())
         };
         let to = self.path(&format!("{name}.{ending}"));
         fs::write(&to, bytes).unwrap();
@@ -126,7 +127,7 @@ impl Rig {
 
     /// Makes a file look as if it was written long ago.
     fn age(&self, name: &str) {
-        let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+        let old = std::time::SystemTime::now() - Duration::from_hours(1);
         OpenOptions::new().write(true).open(self.path(name)).unwrap().set_modified(old).unwrap();
     }
 
@@ -242,6 +243,23 @@ impl Rig {
                 assert!(!chunk.bytes.is_empty() && chunk.bytes.len() <= CHUNK_BYTES_MAX);
                 let end = story.first + story.bytes.len() as u64;
                 assert_eq!(chunk.start, end, "chunks tile");
+                let (_, source) = story.contexts.last().expect("a context is in force");
+                let newlines = memchr::memchr_iter(b'\n', &chunk.bytes).map(|at| at as u64 + 1);
+                for at in std::iter::once(0).chain(newlines) {
+                    let fate =
+                        story.fates.entry(chunk.start + at).or_insert_with(|| source.clone());
+                    if at < chunk.bytes.len() as u64 {
+                        assert_eq!(
+                            fate,
+                            source,
+                            "a line is read again as it was read first: origin {origin}, byte {}",
+                            chunk.start + at
+                        );
+                    } else {
+                        // no line begins here yet
+                        story.fates.remove(&(chunk.start + at));
+                    }
+                }
                 story.bytes.extend_from_slice(&chunk.bytes);
                 let (known, _) = self.state.get(origin).unwrap();
                 assert!(chunk.start + chunk.bytes.len() as u64 <= known.reach, "the reach holds");
@@ -285,12 +303,7 @@ impl Rig {
                 0,
                 Marker { at_ms: self.now.wall_ms, position: known.end, hash: known.marker },
             );
-            let mut before = story.bytes.clone();
-            if story.first > 0 {
-                before = vec![];
-                before.extend_from_slice(&story.bytes);
-            }
-            let marker = marker(&before);
+            let marker = marker(&story.bytes);
             if story.first > 0 && story.bytes.len() < MARKER_BYTES {
                 continue; // the rig does not know the bytes before the first
             }
@@ -301,9 +314,6 @@ impl Rig {
         }
         if let Some(tailer) = &mut self.tailer {
             tailer.committed(&ends);
-            if ends.is_empty() {
-                return;
-            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Random histories: lines are appended in random pieces, files are rotated, compressed, copied
-//! and truncated, the process is killed and started again, the store lags; at the end each line
+//! and truncated, the process is killed and started again, the
+//! store lags, the configuration changes; at the end each line
 //! is there once. A seed that failed repeats with `BITACORA_SEED`.
 
 use super::*;
@@ -81,7 +82,7 @@ impl World {
     }
 
     fn turn(&mut self) {
-        let what = self.dice.roll(16);
+        let what = self.dice.roll(17);
         self.log.push(format!("{what} at line {}", self.written));
         match what {
             0..=3 => self.append(),
@@ -98,6 +99,13 @@ impl World {
                 self.rig.store_works = true;
             }
             13 => self.rig.store_works = self.dice.roll(2) == 0,
+            16 => {
+                self.rig.sources[0].source = format!("source {}", self.dice.roll(3));
+                let sources = self.rig.sources.clone();
+                if let Some(tailer) = &mut self.rig.tailer {
+                    tailer.reload(&sources).unwrap();
+                }
+            }
             14 => self.rig.room = 1 + usize::try_from(self.dice.roll(8)).unwrap(),
             _ => {
                 // a copy that must not be read
@@ -157,7 +165,7 @@ fn after_any_history_each_line_is_there_once() {
         return;
     }
     let runs = std::env::var("BITACORA_RUNS").ok().and_then(|runs| runs.parse().ok());
-    for seed in 1..=runs.unwrap_or(60) {
+    for seed in 1..=runs.unwrap_or(200) {
         history(seed).unwrap();
     }
 }

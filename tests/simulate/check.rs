@@ -1,0 +1,86 @@
+//! What has to be true when everything is quiet.
+
+use std::collections::HashSet;
+
+use bitacora::ledger::Encoding;
+use bitacora::maintain::audit::{audit, verify};
+
+use super::daemon::now;
+use super::disk::Due;
+use super::history::History;
+
+/// Whether nothing has to be waited for any more.
+pub fn everything_arrived(history: &History) -> bool {
+    let stored = history.stored_lines();
+    let missing = |number: &usize| !stored.contains(number);
+    let due = (0..history.disk.lines.len())
+        .filter(|&number| history.disk.lines[number].due != Due::May)
+        .any(|number| missing(&number));
+    let unsaid = history
+        .losses
+        .iter()
+        .any(|loss| loss.needs_receipt && loss.lines.iter().any(|number| missing(number)));
+    !due && !unsaid
+}
+
+/// Everything that is wrong.
+pub fn faults(history: &History, deep: bool) -> Vec<String> {
+    let mut faults = Vec::new();
+    let (rows, strange) = history.rows();
+    faults.extend(strange.into_iter().map(|row| format!("a row of no line: {row}")));
+    for (number, line) in history.disk.lines.iter().enumerate() {
+        let found = rows.get(&number);
+        if line.due != Due::May && found.is_none() {
+            faults.push(format!("line {number} of log {} is lost", line.log));
+        }
+        for (machine, count) in found.into_iter().flatten() {
+            if *count > 1 {
+                faults.push(format!("line {number} is there {count} times by {machine}"));
+            }
+        }
+    }
+    if let Some(strange) = rows.keys().find(|number| **number >= history.disk.lines.len()) {
+        faults.push(format!("line {strange} was never written"));
+    }
+    let receipts: HashSet<_> =
+        history.ground.store.all_receipts().into_iter().map(|receipt| receipt.path).collect();
+    for loss in history.losses.iter().filter(|loss| loss.needs_receipt) {
+        let missing: Vec<_> = loss.lines.iter().filter(|number| !rows.contains_key(number)).collect();
+        if !missing.is_empty() && !receipts.contains(&history.disk.logs[loss.log].path) {
+            faults.push(format!("lines {missing:?} are lost, and nothing is said"));
+        }
+    }
+    faults.extend(unaccounted(history));
+    let mut audited = now(audit(&*history.ground.store, history.ground.clock.wall_ms())).unwrap();
+    if deep {
+        now(verify(&mut audited, &*history.ground.store)).unwrap();
+    }
+    if !audited.report.clean() {
+        let stray = audited.report.stray_rows;
+        for origin in audited.report.origins.iter().filter(|one| !one.faults.is_empty()) {
+            faults.push(format!("audit of origin {}: {:?}", origin.origin, origin.faults));
+        }
+        if stray > 0 {
+            faults.push(format!("audit: {stray} stray rows"));
+        }
+    }
+    faults
+}
+
+/// Bytes of followed files that are neither read nor known to be without a newline.
+fn unaccounted(history: &History) -> Vec<String> {
+    let Some(daemon) = &history.daemon else { return Vec::new() };
+    let mut faults = Vec::new();
+    for status in daemon.status() {
+        let of = |inode: &&super::disk::Inode| inode.path.as_ref() == Some(&status.path);
+        let Some(inode) = history.disk.inodes.iter().find(of) else { continue };
+        let whole = inode.lines.last().map_or(0, |line| line.end);
+        if status.state == "followed" && inode.encoding == Encoding::Plain && status.read < whole {
+            faults.push(format!("{} is read up to {} of {whole}", status.path.display(), status.read));
+        }
+        if ["new", "cut_back"].contains(&status.state) && inode.len > 0 {
+            faults.push(format!("{} is still {}", status.path.display(), status.state));
+        }
+    }
+    faults
+}

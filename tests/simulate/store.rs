@@ -1,0 +1,340 @@
+//! A store in memory that keeps its promises and nothing more: writes may be refused, may be
+//! applied without an answer, may come late and twice. The newest stamp of a key holds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bitacora::batch::Batch;
+use bitacora::key::{Layout, Partition, RowKey, Table};
+use bitacora::ledger::{
+    Cause, Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
+};
+use bitacora::record::Level;
+use bitacora::stores::{
+    Answer, CountKey, InFlight, KeyVisitor, LogReader, Page, RowQuery, Store, StoreError, Written,
+};
+
+use super::random::Random;
+
+/// Everything of a row but its key.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    pub level: Level,
+    pub message: String,
+    pub metadata: String,
+}
+
+type Place = (Table, i32, String, i16, RowKey);
+
+#[derive(Debug, Default)]
+struct Known {
+    record: Option<(i64, OriginRecord)>,
+    contexts: BTreeMap<u64, (i64, Context)>,
+    spans: BTreeMap<u64, (i64, Span)>,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Rows(Arc<Batch>),
+    Origin(OriginRecord, Vec<Context>, i64),
+    Spans(Vec<Span>, i64),
+    Receipts(Vec<LossReceipt>),
+}
+
+#[derive(Debug)]
+struct Inner {
+    rows: BTreeMap<Place, (i64, Cell)>,
+    origins: BTreeMap<OriginId, Known>,
+    receipts: BTreeMap<(OriginId, u64, Cause), LossReceipt>,
+    /// Writes that are still on their way, or will come once more.
+    late: Vec<Change>,
+    random: Random,
+    /// How many of a hundred writes go wrong.
+    faults: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Memory {
+    inner: Mutex<Inner>,
+    /// Rows are cut into buckets, as in Cassandra.
+    buckets: bool,
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, (i64, V)>, key: K, stamp: i64, value: V) {
+    let newer = map.get(&key).is_none_or(|(held, _)| stamp > *held);
+    if newer {
+        map.insert(key, (stamp, value));
+    }
+}
+
+impl Inner {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Rows(batch) => {
+                for (index, row) in batch.rows.iter().enumerate() {
+                    let text = |slice| String::from_utf8(batch.text(slice).to_vec()).unwrap();
+                    let cell = Cell {
+                        level: row.level,
+                        message: text(&row.message),
+                        metadata: text(&row.metadata),
+                    };
+                    let Partition { table, day, ref source, bucket } = batch.partition;
+                    let place = (table, day, source.to_string(), bucket, row.key);
+                    put(&mut self.rows, place, batch.row_stamp(index), cell);
+                }
+            }
+            Change::Origin(record, contexts, stamp) => {
+                let known = self.origins.entry(record.id).or_default();
+                if known.record.as_ref().is_none_or(|(held, _)| stamp > *held) {
+                    known.record = Some((stamp, record));
+                }
+                for (after, context) in (1..).zip(contexts) {
+                    put(&mut known.contexts, context.from_bytes, stamp + after, context);
+                }
+            }
+            Change::Spans(spans, stamp) => {
+                for (after, span) in (0..).zip(spans) {
+                    let known = self.origins.entry(span.origin).or_default();
+                    put(&mut known.spans, span.start_bytes, stamp + after, span);
+                }
+            }
+            Change::Receipts(receipts) => {
+                for receipt in receipts {
+                    let key = (receipt.origin, receipt.start_bytes, receipt.cause);
+                    self.receipts.insert(key, receipt);
+                }
+            }
+        }
+    }
+
+    /// What becomes of a write.
+    fn fate(&mut self, change: Change) -> Result<(), StoreError> {
+        if !self.random.percent(self.faults) {
+            if self.faults > 0 && self.random.percent(5) {
+                self.late.push(change.clone());
+            }
+            self.apply(change);
+            return Ok(());
+        }
+        let timeout = StoreError::Timeout { store: "memory", waited: Duration::from_secs(2) };
+        match self.random.below(4) {
+            0 => Err(StoreError::Outage { store: "memory", detail: "told to refuse".to_owned() }),
+            1 => {
+                self.apply(change);
+                Err(timeout)
+            }
+            2 => {
+                self.late.push(change);
+                Err(timeout)
+            }
+            _ => {
+                self.apply(change.clone());
+                self.late.push(change);
+                Err(timeout)
+            }
+        }
+    }
+}
+
+fn ready<'a, T: Send + 'a>(answer: T) -> Answer<'a, T> {
+    Box::pin(std::future::ready(Ok(answer)))
+}
+
+impl Memory {
+    pub fn new(seed: u64, buckets: bool) -> Self {
+        let inner = Inner {
+            rows: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            late: Vec::new(),
+            random: Random::new(seed),
+            faults: 0,
+        };
+        Self { inner: Mutex::new(inner), buckets }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub fn set_faults(&self, percent: u64) {
+        self.inner().faults = percent;
+    }
+
+    /// One of the writes that are on their way arrives.
+    pub fn late_write(&self) {
+        let mut inner = self.inner();
+        if !inner.late.is_empty() {
+            let count = inner.late.len();
+            let index = inner.random.below(count);
+            let change = inner.late.swap_remove(index);
+            inner.apply(change);
+        }
+    }
+
+    /// All of them do.
+    pub fn late_writes(&self) {
+        let mut inner = self.inner();
+        while let Some(change) = inner.late.pop() {
+            inner.apply(change);
+        }
+    }
+
+    /// Calls `row` with each row.
+    pub fn each_row(&self, mut row: impl FnMut(RowKey, &Cell)) {
+        for ((.., key), (_, cell)) in &self.inner().rows {
+            row(*key, cell);
+        }
+    }
+
+    /// Calls `span` with each span.
+    pub fn each_span(&self, mut span: impl FnMut(&Span)) {
+        for known in self.inner().origins.values() {
+            known.spans.values().for_each(|(_, one)| span(one));
+        }
+    }
+
+    pub fn records(&self) -> Vec<OriginRecord> {
+        let inner = self.inner();
+        inner.origins.values().filter_map(|known| known.record.clone()).map(|one| one.1).collect()
+    }
+
+    pub fn all_receipts(&self) -> Vec<LossReceipt> {
+        self.inner().receipts.values().cloned().collect()
+    }
+
+    fn stored(&self, machine: Option<&str>) -> Vec<StoredOrigin> {
+        let inner = self.inner();
+        let stored = inner.origins.values().filter_map(|known| {
+            let (_, record) = known.record.as_ref()?;
+            if machine.is_some_and(|machine| machine != record.machine) {
+                return None;
+            }
+            Some(StoredOrigin {
+                record: record.clone(),
+                contexts: known.contexts.values().map(|(_, one)| one.clone()).collect(),
+                spans: known.spans.values().map(|(_, one)| one.clone()).collect(),
+            })
+        });
+        stored.collect()
+    }
+}
+
+impl Store for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn in_flight(&self) -> InFlight {
+        InFlight { rows: 4000, bytes: 4 << 20, batches: 256 }
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        ready(())
+    }
+
+    fn layout(&self, _: Table, _: &str, _: i32) -> Option<Layout> {
+        self.buckets.then_some(Layout { slot_hours: 6, shards: 2 })
+    }
+
+    fn write(&self, batch: Arc<Batch>) -> Answer<'_, Written> {
+        let fate = self.inner().fate(Change::Rows(batch));
+        Box::pin(std::future::ready(fate.map(|()| Written::default())))
+    }
+
+    fn put_origin<'a>(
+        &'a self,
+        origin: &'a OriginRecord,
+        contexts: &'a [Context],
+        stamp: i64,
+    ) -> Answer<'a, ()> {
+        let change = Change::Origin(origin.clone(), contexts.to_vec(), stamp);
+        Box::pin(std::future::ready(self.inner().fate(change)))
+    }
+
+    fn put_spans<'a>(&'a self, spans: &'a [Span], stamp: i64) -> Answer<'a, ()> {
+        let fate = self.inner().fate(Change::Spans(spans.to_vec(), stamp));
+        Box::pin(std::future::ready(fate))
+    }
+
+    fn put_receipts<'a>(&'a self, receipts: &'a [LossReceipt], _: i64) -> Answer<'a, ()> {
+        let fate = self.inner().fate(Change::Receipts(receipts.to_vec()));
+        Box::pin(std::future::ready(fate))
+    }
+
+    fn put_watermarks<'a>(&'a self, _: &'a [Watermark], _: i64) -> Answer<'a, ()> {
+        ready(())
+    }
+
+    fn put_dead_letters<'a>(&'a self, _: &'a [DeadLetter], _: i64) -> Answer<'a, ()> {
+        ready(())
+    }
+
+    fn last_spans<'a>(&'a self, origins: &'a [OriginId]) -> Answer<'a, Vec<Span>> {
+        let inner = self.inner();
+        let last = |id| Some(inner.origins.get(id)?.spans.last_key_value()?.1.1.clone());
+        ready(origins.iter().filter_map(last).collect())
+    }
+
+    fn present<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<bool>> {
+        let inner = self.inner();
+        let has = |(partition, key): &(Partition, RowKey)| {
+            let Partition { table, day, source, bucket } = partition;
+            inner.rows.contains_key(&(*table, *day, source.to_string(), *bucket, *key))
+        };
+        ready(rows.iter().map(has).collect())
+    }
+
+    fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>> {
+        ready(self.stored(machine))
+    }
+
+    fn close(&self) -> Answer<'_, ()> {
+        ready(())
+    }
+}
+
+impl LogReader for Memory {
+    fn rows<'a>(&'a self, _: &'a RowQuery) -> Answer<'a, Page> {
+        ready(Page::default())
+    }
+
+    fn counts<'a>(&'a self, _: i64, _: i64) -> Answer<'a, Vec<(CountKey, u64)>> {
+        ready(Vec::new())
+    }
+
+    fn sources(&self) -> Answer<'_, Vec<String>> {
+        ready(Vec::new())
+    }
+
+    fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>> {
+        ready(self.stored(machine))
+    }
+
+    fn visit_keys<'a>(&'a self, visitor: KeyVisitor<'a>) -> Answer<'a, ()> {
+        for (table, .., key) in self.inner().rows.keys() {
+            if !visitor(*table, *key) {
+                break;
+            }
+        }
+        ready(())
+    }
+
+    fn receipts(&self) -> Answer<'_, Vec<LossReceipt>> {
+        ready(self.all_receipts())
+    }
+
+    fn watermarks(&self) -> Answer<'_, Vec<Watermark>> {
+        ready(Vec::new())
+    }
+
+    fn dead_letters(&self) -> Answer<'_, Vec<DeadLetter>> {
+        ready(Vec::new())
+    }
+
+    fn remove_dead_letter<'a>(&'a self, _: &'a DeadLetter) -> Answer<'a, ()> {
+        ready(())
+    }
+}
