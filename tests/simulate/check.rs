@@ -45,7 +45,8 @@ pub fn faults(history: &History, deep: bool) -> Vec<String> {
     let receipts: HashSet<_> =
         history.ground.store.all_receipts().into_iter().map(|receipt| receipt.path).collect();
     for loss in history.losses.iter().filter(|loss| loss.needs_receipt) {
-        let missing: Vec<_> = loss.lines.iter().filter(|number| !rows.contains_key(number)).collect();
+        let missing: Vec<_> =
+            loss.lines.iter().filter(|number| !rows.contains_key(number)).collect();
         if !missing.is_empty() && !receipts.contains(&history.disk.logs[loss.log].path) {
             faults.push(format!("lines {missing:?} are lost, and nothing is said"));
         }
@@ -76,7 +77,11 @@ fn unaccounted(history: &History) -> Vec<String> {
         let Some(inode) = history.disk.inodes.iter().find(of) else { continue };
         let whole = inode.lines.last().map_or(0, |line| line.end);
         if status.state == "followed" && inode.encoding == Encoding::Plain && status.read < whole {
-            faults.push(format!("{} is read up to {} of {whole}", status.path.display(), status.read));
+            faults.push(format!(
+                "{} is read up to {} of {whole}",
+                status.path.display(),
+                status.read
+            ));
         }
         if ["new", "cut_back"].contains(&status.state) && inode.len > 0 {
             faults.push(format!("{} is still {}", status.path.display(), status.state));
