@@ -16,10 +16,10 @@ pub fn everything_arrived(history: &History) -> bool {
     let due = (0..history.disk.lines.len())
         .filter(|&number| history.disk.lines[number].due != Due::May)
         .any(|number| missing(&number));
-    let unsaid = history
-        .losses
-        .iter()
-        .any(|loss| loss.needs_receipt && loss.lines.iter().any(|number| missing(number)));
+    let unsaid = history.losses.iter().any(|loss| {
+        let known = loss.lines.iter().filter(|line| line.end <= loss.known);
+        known.map(|line| line.number).any(|number| missing(&number))
+    });
     !due && !unsaid
 }
 
@@ -44,9 +44,10 @@ pub fn faults(history: &History, deep: bool) -> Vec<String> {
     }
     let receipts: HashSet<_> =
         history.ground.store.all_receipts().into_iter().map(|receipt| receipt.path).collect();
-    for loss in history.losses.iter().filter(|loss| loss.needs_receipt) {
+    for loss in &history.losses {
+        let known = loss.lines.iter().filter(|line| line.end <= loss.known);
         let missing: Vec<_> =
-            loss.lines.iter().filter(|number| !rows.contains_key(number)).collect();
+            known.map(|line| line.number).filter(|number| !rows.contains_key(number)).collect();
         if !missing.is_empty() && !receipts.contains(&history.disk.logs[loss.log].path) {
             faults.push(format!("lines {missing:?} are lost, and nothing is said"));
         }

@@ -25,8 +25,9 @@ use super::store::Memory;
 pub struct Loss {
     pub log: usize,
     pub inode: u64,
-    pub lines: Vec<usize>,
-    pub needs_receipt: bool,
+    pub lines: Vec<Placed>,
+    /// So far the daemon knows of the file: lines up to there need a receipt.
+    pub known: u64,
 }
 
 /// See the module.
@@ -156,7 +157,7 @@ impl History {
         let known = self.known_inodes();
         for loss in &mut self.losses {
             if unsaid.contains(&loss.log) {
-                loss.needs_receipt = known.contains(&loss.inode);
+                loss.known = known.get(&loss.inode).copied().unwrap_or(0);
             }
         }
     }
@@ -194,14 +195,15 @@ impl History {
         ends
     }
 
-    /// Inodes of which the state knows that more was handed out than is in spans.
-    fn known_inodes(&self) -> HashSet<u64> {
+    /// How far the state knows that inodes were handed out, where that is more than is in spans.
+    fn known_inodes(&self) -> HashMap<u64, u64> {
         let ends = self.ends();
         let more = |origin: &KnownOrigin| {
             let end = ends.get(&origin.record.id).copied().unwrap_or(0);
             !origin.finished && origin.reach > end.max(origin.record.first_offset)
         };
-        self.origins().iter().filter(|one| more(one)).map(|one| one.record.kernel.inode).collect()
+        let known = self.origins().into_iter().filter(more);
+        known.map(|one| (one.record.kernel.inode, one.reach)).collect()
     }
 
     pub fn stored_lines(&self) -> HashSet<usize> {
@@ -239,8 +241,7 @@ impl History {
             .filter(|one| one.record.kernel.inode == inode)
             .map(|one| one.record.id)
             .collect();
-        let mut loss =
-            Loss { log: self.disk.inodes[at].log, inode, lines: Vec::new(), needs_receipt: false };
+        let mut loss = Loss { log: self.disk.inodes[at].log, inode, lines: Vec::new(), known: 0 };
         let status = self.daemon.as_ref().and_then(|daemon| {
             let of = |one: &_| origin_of(one).is_some_and(|id| ids.contains(&id));
             daemon.status().into_iter().find(of)
@@ -253,15 +254,16 @@ impl History {
         let safe = |one: &Placed| stored.contains(&one.number) && (one.end <= committed || !grows);
         for placed in gone.into_iter().filter(|one| !safe(one)) {
             let line = &mut self.disk.lines[placed.number];
-            loss.lines.push(placed.number);
+            loss.lines.push(placed);
             line.due = match &status {
                 Some(status) if status.open && !cut || placed.end <= status.read => Due::Held,
                 _ => Due::May,
             };
         }
-        loss.needs_receipt = match &status {
-            Some(status) => status.size > status.read,
-            None => self.daemon.is_none() && known.contains(&inode),
+        loss.known = match &status {
+            Some(status) => status.size,
+            None if self.daemon.is_none() => known.get(&inode).copied().unwrap_or(0),
+            None => 0,
         };
         if !loss.lines.is_empty() {
             self.losses.push(loss);
@@ -282,7 +284,7 @@ impl History {
         const APPEND: usize = 0;
         let mut action = self
             .random
-            .weighted(&[60, 10, 24, 10, 9, 5, 6, 5, 12, 6, 6, 5, 8, 3, 3, 8, 4, 12, 6, 14, 3]);
+            .weighted(&[60, 10, 24, 10, 9, 5, 6, 0, 12, 6, 6, 5, 8, 3, 3, 8, 4, 12, 6, 14, 3]);
         let needs_known = (2..=11).contains(&action) && !self.is_known(log);
         if needs_known {
             action = APPEND;
@@ -298,7 +300,6 @@ impl History {
             4 => self.copytruncate(log),
             5 => self.truncate(log),
             6 => self.replace(log),
-            7 => self.copy_aside(log),
             8 => {
                 self.disk.reopen(log);
                 self.say(format!("log {log}: its writer reopens"));
@@ -377,11 +378,11 @@ impl History {
         if self.disk.current(log).is_none() || self.disk.copy_aside(log).is_none() {
             return;
         }
+        let steps = self.random.below(4);
+        self.live(steps);
         if self.random.percent(30) {
             self.append(log);
         }
-        let steps = self.random.below(4);
-        self.live(steps);
         self.say(format!("log {log}: copied, and now"));
         self.truncate(log);
     }
@@ -408,11 +409,6 @@ impl History {
         if self.random.percent(70) {
             self.disk.reopen(log);
         }
-    }
-
-    fn copy_aside(&mut self, log: usize) {
-        self.disk.copy_aside(log);
-        self.say(format!("log {log}: copied to a rotated name"));
     }
 
     fn delete_rotated(&mut self, log: usize) {
@@ -499,12 +495,16 @@ impl History {
 
     fn lose_state(&mut self) {
         let logs = 0..self.disk.logs.len();
-        if self.daemon.is_some() || !logs.into_iter().all(|log| self.is_known(log)) {
+        // what the store was not told of is lost with the state
+        let records = self.ground.store.records();
+        let told = |one: &KnownOrigin| records.iter().any(|record| record.id == one.record.id);
+        let known = logs.into_iter().all(|log| self.is_known(log));
+        if self.daemon.is_some() || !known || !self.origins().iter().all(told) {
             return;
         }
         let _ = fs::remove_dir_all(&self.ground.state_dir);
         for loss in &mut self.losses {
-            loss.needs_receipt = false;
+            loss.known = 0;
         }
         self.say("the state is lost".to_owned());
     }

@@ -108,6 +108,9 @@ impl Tailer {
         if opened {
             extra.later.push_back(context.clone());
         } else {
+            if handed == origin.first_offset {
+                extra.first_anchor_ms = Some(wall_ms); // it takes the first one's place
+            }
             extra.context = Some(context.clone());
         }
         file.phase = Phase::Announcing;

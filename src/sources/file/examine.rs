@@ -207,7 +207,11 @@ impl Compare {
             return false;
         }
         // up to the position, every span must have agreed; a shorter file needs any proof
-        if size >= suspect.need { self.proved >= suspect.need } else { self.proved > 0 }
+        if size >= suspect.need {
+            self.proved >= suspect.need
+        } else {
+            self.proved > 0 || size == suspect.head.0 // the head is all there is of it
+        }
     }
 
     fn feed(&mut self, at: u64, bytes: &[u8], head: &[u8], tail: &[u8]) -> io::Result<()> {

@@ -1,7 +1,11 @@
 //! Files that hold other content than was read: truncated, or cut back to an earlier end.
 
+use std::fs::File;
+use std::io;
+
 use super::bind::BindError;
 use super::follow::{FileIx, Lost, Phase};
+use super::identity;
 use super::tailer::Tailer;
 use super::{FileEvent, Happening};
 use crate::ledger::Encoding;
@@ -25,19 +29,28 @@ impl Tailer {
         let Some(file) = self.files.get(ix) else { return false };
         let holds = match &file.reader {
             Some(reader) => origin.stands_in(reader.file(), handed, marker),
-            None => (self.config.open)(&self.path_of(ix))
-                .and_then(|file| origin.stands_in(&file, handed, marker)),
+            None => self.open_itself(ix).and_then(|file| origin.stands_in(&file, handed, marker)),
         };
         matches!(holds, Ok(false))
+    }
+
+    /// Opens a file by its name, if that still leads to it.
+    fn open_itself(&self, ix: FileIx) -> io::Result<File> {
+        let open = (self.config.open)(&self.path_of(ix))?;
+        let look = identity::look_open(&open)?;
+        if self.files.get(ix).is_none_or(|file| file.key != look.key()) {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        Ok(open)
     }
 
     /// The file holds other content before `handed`: its origin goes on in a copy, or not at all.
     pub(super) fn truncated(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
         let Some(file) = self.files.get(ix) else { return };
-        let (id, path) = (file.origin, self.path_of(ix));
+        let id = file.origin;
         let open = match &file.reader {
             Some(reader) => reader.file().try_clone(),
-            None => (self.config.open)(&path),
+            None => self.open_itself(ix),
         };
         let open = open.map_err(BindError::from);
         match open.and_then(|file| self.cut_position(id, &file)) {
