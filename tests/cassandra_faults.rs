@@ -1,6 +1,16 @@
 //! The daemon over a real Cassandra that fails: killed and restarted, a table gone, a permission
 //! revoked. Lost 0, duplicated 0, and said in the log and in the status.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::pedantic,
+    reason = "a test that fails may panic, and moves files as their owners do"
+)]
+
 mod support;
 
 use std::time::Duration;
@@ -15,7 +25,7 @@ use support::site::{Daemon, Files, Kind, Site};
 use support::{PATIENCE, eventually, pause_ms, skip, within};
 
 /// A node's first start and a driver's reconnection take longer than files do.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 
 fn on(node: &Node, extra: &str) -> (Site, Ledger) {
     let site = Site::on_cassandra(node.address(), keyspace(), extra);

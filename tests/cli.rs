@@ -1,5 +1,15 @@
 //! Commands, exit codes, signals and what the daemon tells of itself.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::pedantic,
+    reason = "a test that fails may panic, and moves files as their owners do"
+)]
+
 mod support;
 
 use std::fs;

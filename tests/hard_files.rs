@@ -1,5 +1,15 @@
 //! Machines that make it hard: no permission, no inotify, very many files, a file that is cut.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::pedantic,
+    reason = "a test that fails may panic, and moves files as their owners do"
+)]
+
 mod support;
 
 use std::fs::{self, Permissions};

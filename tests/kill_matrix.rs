@@ -1,6 +1,16 @@
 //! The kill matrix: every way of rotating, with the daemon killed at random moments and at the
 //! n-th write, sync and rename. Lost 0, duplicated 0.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::pedantic,
+    reason = "a test that fails may panic, and moves files as their owners do"
+)]
+
 mod support;
 
 use std::sync::Mutex;

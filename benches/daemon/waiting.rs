@@ -15,7 +15,7 @@ use crate::throughput::{fdatasync_ms, sqlite_in};
 const POLL: Duration = Duration::from_millis(100);
 /// What is still to be done after the last row is done by then.
 const SETTLED: Duration = Duration::from_secs(10);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Appended line to readable row.
 pub fn latency(figures: &Figures, scratch: &Path, lines: usize) {

@@ -402,14 +402,13 @@ impl Disk {
     pub fn begin_compress(&mut self, at: usize, encoding: Encoding) -> Compressing {
         let bytes = self.content(at);
         let mtime = self.inodes[at].handle.metadata().unwrap().modified().unwrap();
-        let (ending, packed) = match encoding {
-            Encoding::Zstd => (".zst", zstd::stream::encode_all(&bytes[..], 1).unwrap()),
-            _ => {
-                let level = flate2::Compression::fast();
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-                encoder.write_all(&bytes).unwrap();
-                (".gz", encoder.finish().unwrap())
-            }
+        let (ending, packed) = if encoding == Encoding::Zstd {
+            (".zst", zstd::stream::encode_all(&bytes[..], 1).unwrap())
+        } else {
+            let level = flate2::Compression::fast();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(&bytes).unwrap();
+            (".gz", encoder.finish().unwrap())
         };
         let plain = self.inodes[at].path.clone().unwrap();
         let to = PathBuf::from(format!("{}{ending}", plain.display()));

@@ -8,6 +8,8 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::pedantic,
+    clippy::disallowed_methods,
     reason = "all of it is tests"
 )]
 
@@ -50,7 +52,7 @@ fn run(seed: u64, broken: Broken, without: &HashSet<usize>, talk: bool) -> Vec<S
     }
     let ran = catch_unwind(AssertUnwindSafe(|| {
         history.run(without);
-        check::faults(&history, seed % 8 == 0)
+        check::faults(&history, seed.is_multiple_of(8))
     }));
     ran.unwrap_or_else(|reason| {
         let text = reason.downcast_ref::<String>().cloned();

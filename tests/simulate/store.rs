@@ -301,7 +301,7 @@ impl LogReader for Memory {
         ready(Page::default())
     }
 
-    fn counts<'a>(&'a self, _: i64, _: i64) -> Answer<'a, Vec<(CountKey, u64)>> {
+    fn counts(&self, _: i64, _: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         ready(Vec::new())
     }
 

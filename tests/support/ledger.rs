@@ -396,14 +396,12 @@ fn link_target(path: &Path, swaps: u32) -> PathBuf {
 fn compress(plain: &Path, kind: Rotation) {
     let bytes = fs::read(plain).unwrap();
     let modified = fs::metadata(plain).unwrap().modified().unwrap();
-    let (ending, packed) = match kind {
-        Rotation::Zstd => ("zst", zstd::encode_all(&bytes[..], 3).unwrap()),
-        _ => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(&bytes).unwrap();
-            ("gz", encoder.finish().unwrap())
-        }
+    let (ending, packed) = if kind == Rotation::Zstd {
+        ("zst", zstd::encode_all(&bytes[..], 3).unwrap())
+    } else {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&bytes).unwrap();
+        ("gz", encoder.finish().unwrap())
     };
     let mut name = plain.to_owned().into_os_string();
     name.push(format!(".{ending}"));

@@ -11,7 +11,7 @@ pub mod site;
 use std::time::{Duration, Instant};
 
 /// Longest wait for something that must happen. Long, as two cores may be shared by everything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Says that a test cannot be done here, and why; the test then passes and counts as skipped.
 pub fn skip(name: &str, why: &str) {
@@ -54,7 +54,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A small generator of random numbers (SplitMix64), as a seed must repeat for ever.
+/// A small generator of random numbers (`SplitMix64`), as a seed must repeat for ever.
 #[derive(Debug, Clone)]
 pub struct Rng(pub u64);
 

@@ -120,6 +120,7 @@ pub fn same_file(known: &KernelIdentity, seen: &KernelIdentity) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // files are moved as their owners move them
 mod tests {
     use std::fs;
 

@@ -257,15 +257,15 @@ fn reason(what: &str, error: &dyn std::error::Error) -> String {
 mod tests {
     use std::fs;
     use std::io::Write;
-    use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
     use std::time::Duration;
 
     use super::*;
 
     fn wake(runtime: &tokio::runtime::Runtime) -> (Wake, Receiver<()>) {
-        let (sender, receiver) = channel();
+        let (sender, receiver) = sync_channel(64);
         let wake =
-            Wake::on(runtime.handle(), Arc::new(move || sender.send(()).unwrap_or_default()));
+            Wake::on(runtime.handle(), Arc::new(move || sender.try_send(()).unwrap_or_default()));
         (wake, receiver)
     }
 
