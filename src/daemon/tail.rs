@@ -128,7 +128,7 @@ impl Shift {
             }
             let pace = self.tailing.tailer.step(self.now(), room, &mut events);
             self.tailing.health.stepped();
-            for event in events.drain(..) {
+            for event in std::mem::take(&mut events) {
                 if !self.dispatch(event) {
                     return;
                 }

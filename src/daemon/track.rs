@@ -25,6 +25,8 @@ use crate::tracker::{Committed, Tracker};
 pub const MESSAGES_WAITING_MAX: usize = 1024;
 /// How often spans are looked at while no message comes.
 const TICK: Duration = Duration::from_millis(100);
+/// The same while no span waits: often enough for watermarks.
+const IDLE_TICK: Duration = Duration::from_secs(5);
 
 /// What the tracker is told, in this order for each origin.
 #[derive(Debug)]
@@ -151,10 +153,9 @@ pub async fn run(
     let watch = super::watermarks::Watch::new(tracking.host.clone());
     let tracker = Tracker::new(ttl_s);
     let mut desk = Desk { tracking, tracker, finished: HashSet::new(), watch };
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut more, mut more_acks) = (true, true);
     while more || more_acks {
+        let tick = if desk.tracker.quiescent() { IDLE_TICK } else { TICK };
         tokio::select! {
             message = messages.recv(), if more => match message {
                 Some(message) => desk.take(message),
@@ -164,7 +165,7 @@ pub async fn run(
                 Some(ack) => desk.acked(&ack),
                 None => more_acks = false,
             },
-            _ = tick.tick() => {}
+            () = tokio::time::sleep(tick) => {}
         }
         while let Ok(message) = messages.try_recv() {
             desk.take(message);

@@ -93,11 +93,22 @@ impl Shift {
     fn run(mut self, inputs: &Receiver<Input>) {
         let mut output = Output::default();
         let mut ticked = Instant::now();
+        // with nothing open there is nothing to do before the next input
+        let mut idle = false;
         loop {
             let wait = if self.worker.has_open_batches() { LINGER } else { TICK };
-            match inputs.recv_timeout(wait) {
+            let input = if idle {
+                inputs.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                inputs.recv_timeout(wait)
+            };
+            idle = false;
+            match input {
                 Ok(input) => self.take(input, &mut output),
-                Err(RecvTimeoutError::Timeout) => self.tick(true, &mut output),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tick(true, &mut output);
+                    idle = self.worker.is_idle();
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if ticked.elapsed() >= TICK {

@@ -61,7 +61,7 @@ pub(super) struct Account {
     origin: OriginId,
     ttl_s: Option<i64>,
     /// Table and source from an offset on: the one in force, and those that come.
-    rules: BTreeMap<u64, (Table, String)>,
+    rules: Vec<(u64, (Table, String))>,
     /// Pieces in order.
     queue: VecDeque<Pending>,
     /// Number of the queue's first piece, counted from the first of this run.
@@ -77,12 +77,12 @@ pub(super) struct Account {
     /// Rows of pieces that are not stored, by offset, that the store does not have.
     not_rows: BTreeMap<u64, NotRow>,
     /// The last span of the run before, until the origin first moves.
-    before: Option<Span>,
+    before: Option<Box<Span>>,
     /// Closed spans that the store has not or not in their last state, in order.
     closed: VecDeque<Draft>,
     growing: Option<Draft>,
     /// What is being written: a state of the oldest draft.
-    writing: Option<(Span, Told)>,
+    writing: Option<Box<(Span, Told)>>,
     taken_ms: Option<i64>,
     /// Time of the last dated record before `stored`.
     running_ms: Option<i64>,
@@ -107,7 +107,7 @@ impl Account {
         Self {
             origin,
             ttl_s,
-            rules: BTreeMap::from([(at, rule)]),
+            rules: vec![(at, rule)],
             queue: VecDeque::new(),
             front: 0,
             next_start: at,
@@ -116,7 +116,7 @@ impl Account {
             committed: at,
             not_rows: BTreeMap::new(),
             running_ms: last_span.as_ref().and_then(|last| last.running_ms),
-            before: last_span,
+            before: last_span.map(Box::new),
             closed: VecDeque::new(),
             growing: None,
             writing: None,
@@ -133,12 +133,13 @@ impl Account {
     /// From `from` on rows belong to this table and source.
     pub(super) fn rule(&mut self, from: u64, table: Table, source: &str) {
         assert!(from >= self.next_start, "a context of {} in the past: {from}", self.origin);
-        self.rules.insert(from, (table, source.to_owned()));
+        self.rules.retain(|(at, _)| *at < from);
+        self.rules.push((from, (table, source.to_owned())));
     }
 
     /// The source that the newest bytes belong to.
     pub(super) fn source(&self) -> &str {
-        let rule = self.rules.range(..=self.next_start).next_back();
+        let rule = self.rules.iter().rfind(|(at, _)| *at <= self.next_start);
         rule.map_or("", |(_, (_, source))| source)
     }
 
@@ -205,6 +206,10 @@ impl Account {
             self.stored = pending.piece.end_bytes;
             self.absorb(pending, now_ms);
         }
+        if self.queue.is_empty() {
+            // most origins are quiet most of the time
+            self.queue = VecDeque::new();
+        }
     }
 
     fn absorb(&mut self, pending: Pending, now_ms: i64) {
@@ -216,7 +221,7 @@ impl Account {
         }
         if let Some(mut span) = self.before.take() {
             span.closed = true;
-            let mut draft = Draft { unparsed: 0, told: Told::default(), span };
+            let mut draft = Draft { unparsed: 0, told: Told::default(), span: *span };
             draft.told = draft.now();
             self.closed.push_back(draft);
         }
@@ -255,14 +260,13 @@ impl Account {
     fn rule_of(&mut self, piece: &Piece) -> (Table, String) {
         let inside = piece.start_bytes + 1..piece.end_bytes.max(piece.start_bytes + 1);
         assert!(
-            self.rules.range(inside).next().is_none(),
+            !self.rules.iter().any(|(at, _)| inside.contains(at)),
             "a context of {} begins inside of a piece",
             self.origin
         );
-        while self.rules.range(..=piece.start_bytes).count() > 1 {
-            self.rules.pop_first();
-        }
-        let first = self.rules.first_key_value();
+        let in_force = self.rules.iter().rposition(|(at, _)| *at <= piece.start_bytes);
+        self.rules.drain(..in_force.unwrap_or(0));
+        let first = self.rules.first();
         first.map_or((Table::Infrastructure, String::new()), |(_, rule)| rule.clone())
     }
 
@@ -312,7 +316,7 @@ impl Account {
         }
         let draft = self.closed.front().or(self.growing.as_ref())?;
         self.taken_ms = Some(now_ms);
-        self.writing = Some((draft.span.clone(), draft.now()));
+        self.writing = Some(Box::new((draft.span.clone(), draft.now())));
         Some(draft.span.clone())
     }
 
@@ -324,7 +328,7 @@ impl Account {
     /// What was taken is in the store.
     pub(super) fn written(&mut self, span: &Span) -> Committed {
         let taken = self.writing.take();
-        let told = taken.filter(|(taken, _)| taken == span).map(|(_, told)| told);
+        let told = taken.filter(|taken| taken.0 == *span).map(|taken| taken.1);
         assert!(told.is_some(), "origin {}: a span was written that nobody took", self.origin);
         let told = told.unwrap_or_default();
         assert!(

@@ -9,7 +9,7 @@
 //!                                                  <--written-- state.db, tailer
 //! ```
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 mod account;
 mod growth;
@@ -57,10 +57,13 @@ struct Early {
 #[derive(Debug)]
 pub struct Tracker {
     ttl_s: Option<i64>,
-    accounts: HashMap<OriginId, Account>,
+    /// Boxed: a table of large values that grows would be half empty.
+    accounts: HashMap<OriginId, Box<Account>>,
     /// Pieces that are not stored: whose, and the number in their account.
     pieces: HashMap<PieceId, (OriginId, u64)>,
     early: HashMap<PieceId, Early>,
+    /// Origins with bytes that are not committed, so that nobody has to look at the quiet ones.
+    unsettled: HashSet<OriginId>,
     /// Origins with something to write, each once, the longest waiting first.
     ready: VecDeque<OriginId>,
     /// Spans that were handed out and are not answered for.
@@ -78,6 +81,7 @@ impl Tracker {
             accounts: HashMap::new(),
             pieces: HashMap::new(),
             early: HashMap::new(),
+            unsettled: HashSet::new(),
             ready: VecDeque::new(),
             writing: 0,
             second: (i64::MIN, 0),
@@ -101,7 +105,8 @@ impl Tracker {
             return;
         }
         let rule = (table, source.to_owned());
-        self.accounts.insert(origin, Account::new(origin, at, last_span, rule, self.ttl_s));
+        let account = Account::new(origin, at, last_span, rule, self.ttl_s);
+        self.accounts.insert(origin, Box::new(account));
     }
 
     /// From `from_bytes` on, where a piece begins, rows of the origin belong to this table and
@@ -117,6 +122,7 @@ impl Tracker {
             return false;
         }
         self.accounts.remove(&origin);
+        self.unsettled.remove(&origin);
         true
     }
 
@@ -128,6 +134,9 @@ impl Tracker {
         assert!(early.count <= piece.batches, "piece {id}: more acknowledgements than batches");
         let left = piece.batches - early.count;
         let first_ms = early.first_ms.min(now_ms);
+        if piece.end_bytes > piece.start_bytes {
+            self.unsettled.insert(origin);
+        }
         let number = self.account(origin).push(Pending { piece, left, first_ms });
         if left > 0 {
             let twice = self.pieces.insert(id, (origin, number));
@@ -198,8 +207,12 @@ impl Tracker {
             self.writing -= 1;
             let account = self.account(span.origin);
             committed.push(account.written(span));
-            if account.dirty() {
+            let (dirty, settled) = (account.dirty(), account.pending_bytes() == 0);
+            if dirty {
                 self.ready.push_back(span.origin);
+            }
+            if settled {
+                self.unsettled.remove(&span.origin);
             }
         }
         committed
@@ -215,11 +228,12 @@ impl Tracker {
         }
     }
 
-    /// Bytes that workers have accounted for and that are not committed, by source.
+    /// Bytes that workers have accounted for and that are not committed, by source; sources
+    /// without any are left out.
     #[must_use]
     pub fn pending_bytes(&self) -> BTreeMap<String, u64> {
         let mut pending = BTreeMap::new();
-        for account in self.accounts.values() {
+        for account in self.unsettled.iter().filter_map(|origin| self.accounts.get(origin)) {
             *pending.entry(account.source().to_owned()).or_default() += account.pending_bytes();
         }
         pending
@@ -229,13 +243,13 @@ impl Tracker {
     /// that is stored and the records behind it may still grow. What the watermark counts.
     #[must_use]
     pub fn covered_bytes(&self, origin: OriginId) -> Option<u64> {
-        self.accounts.get(&origin).map(Account::covered_bytes)
+        self.accounts.get(&origin).map(|account| account.covered_bytes())
     }
 
     /// The source that the newest bytes of an origin belong to; empty for one that is not open.
     #[must_use]
     pub fn source_of(&self, origin: OriginId) -> &str {
-        self.accounts.get(&origin).map_or("", Account::source)
+        self.accounts.get(&origin).map_or("", |account| account.source())
     }
 
     /// Whether every piece is committed.

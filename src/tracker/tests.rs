@@ -225,7 +225,7 @@ fn an_origin_is_forgotten_only_when_all_of_it_is_committed() {
     tracker.acked(&[1], &[], 0);
     assert!(!tracker.forget(ORIGIN));
     drain(&mut tracker, 0);
-    assert_eq!(tracker.pending_bytes()["nginx/access"], 0);
+    assert!(tracker.pending_bytes().is_empty(), "a source with nothing pending is left out");
     assert!(tracker.forget(ORIGIN));
 }
 

@@ -56,7 +56,10 @@ struct Entry {
 /// See the module. Every line is entered in order; [`Account::cut`] turns the lines up to a
 /// boundary into a piece.
 pub struct Account {
-    digest: Digest,
+    /// At work on the chunk at hand. It is large, and most origins are quiet: between chunks its
+    /// state is enough.
+    digest: Option<Box<Digest>>,
+    digest_state: u64,
     /// Offset up to which bytes are in the digest.
     digested: u64,
     /// The bytes of the chunk at hand begin here.
@@ -115,7 +118,8 @@ impl Account {
     pub fn new(at: u64, before: Vec<u8>, running_ms: Option<i64>, carried: &[Carried]) -> Self {
         let marker = marker_of(&before);
         Self {
-            digest: Digest::new(CrcAlgorithm::Crc64Xz),
+            digest: None,
+            digest_state: Digest::new(CrcAlgorithm::Crc64Xz).get_state(),
             digested: at,
             chunk_start: at,
             before,
@@ -134,6 +138,8 @@ impl Account {
     pub fn chunk_begins(&mut self, start: u64) {
         assert_eq!(start, self.digested, "chunks of an origin touch");
         self.chunk_start = start;
+        let digest = Digest::new_with_init_state(CrcAlgorithm::Crc64Xz, self.digest_state);
+        self.digest = Some(Box::new(digest));
     }
 
     /// All of the chunk at hand has been entered.
@@ -141,13 +147,20 @@ impl Account {
         self.digest_to(self.chunk_start + bytes.len() as u64, bytes);
         self.before = self.window(bytes, self.digested).to_vec();
         self.chunk_start = self.digested;
+        self.digest = None;
+    }
+
+    /// The checksum of all bytes that are digested.
+    const fn total(&self) -> u64 {
+        self.digest_state ^ u64::MAX
     }
 
     fn digest_to(&mut self, end: u64, bytes: &[u8]) {
         let from = usize::try_from(self.digested - self.chunk_start).unwrap_or(usize::MAX);
         let to = usize::try_from(end - self.chunk_start).unwrap_or(usize::MAX);
-        if let Some(bytes) = bytes.get(from..to) {
-            self.digest.update(bytes);
+        if let (Some(bytes), Some(digest)) = (bytes.get(from..to), &mut self.digest) {
+            digest.update(bytes);
+            self.digest_state = digest.get_state();
             self.digested = end;
         }
     }
@@ -179,7 +192,7 @@ impl Account {
     /// Moves the boundary over lines that were summed up, to `end` in the chunk at hand.
     pub fn sum_to(&mut self, end: u64, bytes: &[u8]) -> u64 {
         self.digest_to(end, bytes);
-        self.digest.finalize()
+        self.total()
     }
 
     /// Enters a line whose record may still grow.
@@ -195,7 +208,7 @@ impl Account {
         self.entries.push_back(Entry {
             start: line.start,
             end: line.end,
-            total: self.digest.finalize(),
+            total: self.total(),
             marker,
             running_ms: self.running_ms,
             record,
@@ -226,7 +239,7 @@ impl Account {
     /// The end of all bytes that have come, with the checksum and the marker there.
     #[must_use]
     pub fn here(&self) -> (u64, u64, u64) {
-        (self.digested, self.digest.finalize(), marker_of(&self.before))
+        (self.digested, self.total(), marker_of(&self.before))
     }
 
     /// The record that begins at `start` has ended.

@@ -22,7 +22,7 @@ pub use frame::{FramedRecord, Framer};
 pub use lines::{Line, Lines};
 pub use row::{request_uuid, write as write_row};
 
-use self::origin::OriginWork;
+use self::origin::{OriginWork, Parsers};
 use self::row::Object;
 use crate::batch::Batch;
 use crate::ledger::{OriginId, Piece, PieceId};
@@ -134,10 +134,12 @@ pub enum WorkerError {
 
 /// See the module.
 pub struct Worker {
-    origins: HashMap<OriginId, OriginWork>,
+    /// Boxed: a table of large values that grows would be half empty.
+    origins: HashMap<OriginId, Box<OriginWork>>,
     fill: Fill,
     buffers: Arc<Buffers>,
     pieces: Numbers,
+    parsers: Parsers,
 }
 
 /// Numbers for pieces: unique over all workers of a run.
@@ -164,7 +166,8 @@ impl Worker {
     /// A worker without origins.
     #[must_use]
     pub fn new(fill: Fill, buffers: Arc<Buffers>, pieces: Numbers) -> Self {
-        Self { origins: HashMap::new(), fill, buffers, pieces }
+        let parsers = Parsers::default();
+        Self { origins: HashMap::new(), fill, buffers, pieces, parsers }
     }
 
     /// Takes one input at `now_ms` (monotonic) and adds what came of it to `output`.
@@ -181,14 +184,14 @@ impl Worker {
         match input {
             Input::Open(opening) => {
                 let origin = opening.origin;
-                let work = OriginWork::open(opening, self.pieces.take())?;
-                self.origins.insert(origin, work);
+                let work = OriginWork::open(opening, self.pieces.take(), &mut self.parsers)?;
+                self.origins.insert(origin, Box::new(work));
             }
             Input::Context(context) => {
                 if let Some(work) = self.origins.get_mut(&context.origin) {
                     work.end_records(now_ms, &mut self.fill, output);
                     work.cut(&mut self.pieces, output);
-                    work.change(&context)?;
+                    work.change(&context, &mut self.parsers)?;
                 }
             }
             Input::Chunk(chunk) => {
@@ -235,6 +238,12 @@ impl Worker {
     #[must_use]
     pub fn has_open_batches(&self) -> bool {
         self.fill.has_open()
+    }
+
+    /// Whether [`Worker::tick`] has anything to do before the next input. Looks at every origin.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.has_open_batches() && !self.origins.values().any(|work| work.has_open())
     }
 
     /// Forgets an origin whose reading was broken off.

@@ -1,5 +1,6 @@
 //! The reading state of one origin: framing, parsing, accounting.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -56,12 +57,16 @@ struct Step<'a> {
 }
 
 impl OriginWork {
-    pub fn open(opening: Opening, group: PieceId) -> Result<Self, WorkerError> {
+    pub fn open(
+        opening: Opening,
+        group: PieceId,
+        parsers: &mut Parsers,
+    ) -> Result<Self, WorkerError> {
         let Opening { origin, at, context, first_anchor_ms, before, running_ms, carried } = opening;
         let mid_line = at > 0 && before.last().is_some_and(|&byte| byte != b'\n');
         let limit = limit_of(&context);
         let core = Core {
-            parser: compile(&context)?,
+            parser: parsers.of(&context)?,
             clock: clock_of(&context)?,
             source: context.source.as_str().into(),
             table: context.table,
@@ -79,9 +84,9 @@ impl OriginWork {
     }
 
     /// From here on another context is in force. All lines have been cut into pieces.
-    pub fn change(&mut self, context: &Context) -> Result<(), WorkerError> {
+    pub fn change(&mut self, context: &Context, parsers: &mut Parsers) -> Result<(), WorkerError> {
         let limit = limit_of(context);
-        self.core.parser = compile(context)?;
+        self.core.parser = parsers.of(context)?;
         self.core.clock = clock_of(context)?;
         if *self.core.source != *context.source {
             self.core.source = context.source.as_str().into();
@@ -130,6 +135,8 @@ impl OriginWork {
             }
         }
         self.core.account.chunk_ends(bytes);
+        // an origin that is quiet from now on needs no room for them
+        self.core.fields = Vec::new();
     }
 
     /// Ends all open records, as another context begins here.
@@ -348,11 +355,28 @@ fn limit_of(context: &Context) -> usize {
     usize::try_from(context.max_line_bytes).unwrap_or(usize::MAX).max(1)
 }
 
-fn compile(context: &Context) -> Result<Arc<Parser>, WorkerError> {
-    let format = format_of(context.origin, &context.format)?;
-    Parser::new(format, &context.options)
-        .map(Arc::new)
-        .map_err(|source| WorkerError::Option { origin: context.origin, source })
+/// Compiled parsers, one for all origins with the same format and options: with thousands of quiet
+/// files they would be most of the memory.
+#[derive(Default)]
+pub(super) struct Parsers(HashMap<String, Vec<Known>>);
+
+type Known = (BTreeMap<String, String>, Arc<Parser>);
+
+impl Parsers {
+    fn of(&mut self, context: &Context) -> Result<Arc<Parser>, WorkerError> {
+        let known = self.0.entry(context.format.clone()).or_default();
+        if let Some((_, parser)) = known.iter().find(|(options, _)| *options == context.options) {
+            return Ok(Arc::clone(parser));
+        }
+        let format = format_of(context.origin, &context.format)?;
+        let parser = Parser::new(format, &context.options)
+            .map(Arc::new)
+            .map_err(|source| WorkerError::Option { origin: context.origin, source })?;
+        // of another configuration, before a reload
+        known.retain(|(_, parser)| Arc::strong_count(parser) > 1);
+        known.push((context.options.clone(), Arc::clone(&parser)));
+        Ok(parser)
+    }
 }
 
 fn clock_of(context: &Context) -> Result<Clock, WorkerError> {

@@ -178,22 +178,33 @@ const fn plain_word(word: u64) -> bool {
     control | quote | backslash == 0
 }
 
+/// Words overlap at the end, so that there is no rest to be looked at byte by byte.
+#[inline]
 fn is_plain(text: &[u8]) -> bool {
-    let (words, rest) = text.as_chunks::<8>();
-    let mut last = [b'x'; 8];
-    for (byte, from) in last.iter_mut().zip(rest) {
-        *byte = *from;
+    if let Some(last) = text.last_chunk::<8>() {
+        let (words, _) = text.as_chunks::<8>();
+        return words.iter().all(|word| plain_word(u64::from_le_bytes(*word)))
+            && plain_word(u64::from_le_bytes(*last));
     }
-    words.iter().all(|word| plain_word(u64::from_le_bytes(*word)))
-        && plain_word(u64::from_le_bytes(last))
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        return plain_word(u64::from(first) << 32 | u64::from(last));
+    }
+    text.iter().all(|&byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
 }
 
 /// Appends UTF-8 text as the inside of a JSON string (RFC 8259, section 7).
+#[inline]
 fn escape(out: &mut Vec<u8>, text: &[u8]) {
     if is_plain(text) {
         out.extend_from_slice(text);
-        return;
+    } else {
+        escape_bytes(out, text);
     }
+}
+
+#[cold]
+fn escape_bytes(out: &mut Vec<u8>, text: &[u8]) {
     for &byte in text {
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
