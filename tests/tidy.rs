@@ -33,7 +33,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["parse"]),
     ("state", &["config", "parse"]),
     ("sources", &["config", "parse", "state"]),
-    ("stores", &["config", "parse"]),
+    // delivery keeps in state.db what the store refuses: dead letters, and stamps
+    ("stores", &["config", "parse", "state"]),
     ("worker", &["config", "parse", "sources", "stores"]),
     ("tracker", &["config", "parse", "state", "stores"]),
     ("query", &["config", "parse", "stores"]),

@@ -16,13 +16,10 @@ pub fn everything_arrived(history: &History) -> bool {
     let due = (0..history.disk.lines.len())
         .filter(|&number| history.disk.lines[number].due != Due::May)
         .any(|number| missing(&number));
-    let unsaid = history
-        .losses
-        .iter()
-        .any(|loss| {
-            let known = loss.lines.iter().filter(|line| line.end <= loss.known);
-            known.map(|line| line.number).any(|number| missing(&number))
-        });
+    let unsaid = history.losses.iter().any(|loss| {
+        let known = loss.lines.iter().filter(|line| line.end <= loss.known);
+        known.map(|line| line.number).any(|number| missing(&number))
+    });
     !due && !unsaid
 }
 
@@ -81,7 +78,11 @@ fn unaccounted(history: &History) -> Vec<String> {
         let Some(inode) = history.disk.inodes.iter().find(of) else { continue };
         let whole = inode.lines.last().map_or(0, |line| line.end);
         if status.state == "followed" && inode.encoding == Encoding::Plain && status.read < whole {
-            faults.push(format!("{} is read up to {} of {whole}", status.path.display(), status.read));
+            faults.push(format!(
+                "{} is read up to {} of {whole}",
+                status.path.display(),
+                status.read
+            ));
         }
         if ["new", "cut_back"].contains(&status.state) && inode.len > 0 {
             faults.push(format!("{} is still {}", status.path.display(), status.state));

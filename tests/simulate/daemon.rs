@@ -241,8 +241,7 @@ impl Daemon {
         now(recover(&*ground.store, &state)).unwrap();
         let stamps = Arc::new(Stamps::new(Arc::clone(&state)).unwrap());
         let buffers = Arc::new(Buffers::default());
-        let mut config =
-            TailerConfig::new(ground.sources.clone(), "host", state.machine());
+        let mut config = TailerConfig::new(ground.sources.clone(), "host", state.machine());
         let ids = Arc::clone(&ground.ids);
         config.ids = Box::new(move || ids.fetch_add(1, Ordering::Relaxed));
         let watched =

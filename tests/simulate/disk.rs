@@ -339,9 +339,10 @@ impl Disk {
                 (other != at || inode.path.is_some() && from > 0)
                     && inode.path.is_some()
                     && inode.visible
-                    && inode.lines.iter().any(|line| {
-                        line.number == number && (other != at || line.end <= from)
-                    })
+                    && inode
+                        .lines
+                        .iter()
+                        .any(|line| line.number == number && (other != at || line.end <= from))
             })
         };
         let lines = self.inodes[at].lines.iter().filter(|line| line.end > from);

@@ -254,9 +254,7 @@ impl History {
         let committed = ids.iter().max().and_then(|id| self.ends().get(id).copied()).unwrap_or(0);
         let grows = self.disk.logs[loss.log].style == Style::Postgresql;
         let stored = self.stored_lines();
-        let safe = |one: &Placed| {
-            stored.contains(&one.number) && (one.end <= committed || !grows)
-        };
+        let safe = |one: &Placed| stored.contains(&one.number) && (one.end <= committed || !grows);
         for placed in gone.into_iter().filter(|one| !safe(one)) {
             let line = &mut self.disk.lines[placed.number];
             loss.lines.push(placed);
@@ -289,8 +287,9 @@ impl History {
     fn act(&mut self) {
         let log = self.random.below(self.disk.logs.len());
         const APPEND: usize = 0;
-        let mut action =
-            self.random.weighted(&[60, 10, 24, 10, 9, 5, 6, 0, 12, 6, 6, 5, 8, 3, 3, 8, 4, 12, 6, 14, 3]);
+        let mut action = self
+            .random
+            .weighted(&[60, 10, 24, 10, 9, 5, 6, 0, 12, 6, 6, 5, 8, 3, 3, 8, 4, 12, 6, 14, 3]);
         let needs_known = (2..=11).contains(&action) && !self.is_known(log);
         if needs_known {
             action = APPEND;
@@ -446,9 +445,9 @@ impl History {
         let mut positions: Vec<u64> = Vec::new();
         let mut last: Option<(OriginId, u64, Vec<u64>)> = None;
         self.ground.store.each_span(|span| {
-            let newer = last.as_ref().is_none_or(|(id, start, _)| {
-                (span.origin, span.start_bytes) > (*id, *start)
-            });
+            let newer = last
+                .as_ref()
+                .is_none_or(|(id, start, _)| (span.origin, span.start_bytes) > (*id, *start));
             if ids.contains(&span.origin) && newer {
                 let markers = span.markers.iter().map(|one| one.position);
                 let all = markers.chain([span.end_bytes]).collect();
@@ -488,11 +487,11 @@ impl History {
             }
             1 => source.source = format!("source-{}", self.random.below(3)),
             _ => {
-                source.table =
-                    *self.random.pick(&[Table::Infrastructure, Table::Application]);
+                source.table = *self.random.pick(&[Table::Infrastructure, Table::Application]);
             }
         }
-        let said = format!("source {index}: {} {} {:?}", source.source, source.timezone, source.table);
+        let said =
+            format!("source {index}: {} {} {:?}", source.source, source.timezone, source.table);
         self.say(said);
         if let Some(daemon) = &mut self.daemon {
             daemon.reload(&self.ground.sources);
@@ -572,7 +571,8 @@ impl History {
             numbers.extend(numbers_in(&cell.metadata));
             numbers.sort_unstable();
             numbers.dedup();
-            let part = cell.metadata.contains("\"partial\"") || cell.metadata.contains("\"continued\"");
+            let part =
+                cell.metadata.contains("\"partial\"") || cell.metadata.contains("\"continued\"");
             if numbers.is_empty() && !part {
                 strange.push(format!("{key:?}: {}", cell.message));
             }

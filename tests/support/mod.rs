@@ -102,7 +102,7 @@ pub fn has(program: &str) -> bool {
 /// Whether strace may trace here.
 pub fn can_trace() -> bool {
     std::process::Command::new("strace")
-        .args(["-f", "--seccomp-bpf", "-qq", "-e", "trace=fsync", "-o", "/dev/null", "true"])
+        .args(["-f", "-qq", "-e", "trace=fsync", "-o", "/dev/null", "true"])
         .stderr(std::process::Stdio::null())
         .status()
         .is_ok_and(|status| status.success())

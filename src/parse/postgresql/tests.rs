@@ -1,3 +1,5 @@
+//! Tests that all PostgreSQL formats share.
+
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;

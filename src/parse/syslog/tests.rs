@@ -1,3 +1,5 @@
+//! Tests of syslog.
+
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;

@@ -78,6 +78,11 @@ impl Tailer {
         out: &mut Vec<FileEvent>,
     ) -> Result<(), BindError> {
         let candidates = self.same_kernel(&kernel);
+        if candidates.iter().any(|id| self.ending.contains_key(id)) {
+            // what was handed out of it is on its way to the store: then it is known where it ends
+            self.wait(ix, 250);
+            return Ok(());
+        }
         for &id in &candidates {
             if self.still_holds(ix, file, id)? {
                 self.learn_marker(id, file)?;
@@ -366,7 +371,10 @@ impl Tailer {
             (*id, std::cmp::Reverse(file.map(|file| (file.size, file.current, file.pending))))
         });
         for (id, ix) in adopting {
-            if self.origins.get(&id).is_some_and(|origin| origin.file.is_none()) {
+            if self.ending.contains_key(&id) {
+                // the rest of its own file is on its way to the store
+                self.adopting.push((id, ix));
+            } else if self.origins.get(&id).is_some_and(|origin| origin.file.is_none()) {
                 self.adopt(ix, id, out);
             } else {
                 self.is_copy(ix, id);

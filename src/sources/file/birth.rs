@@ -312,17 +312,12 @@ impl Tailer {
     }
 
     /// What was written between `copytruncate`'s copy and its truncate is in no file.
-    pub(super) fn gap_of_copy(
-        &self,
-        lost: &Lost,
-        log: LogIx,
-        size: u64,
-        out: &mut Vec<FileEvent>,
-    ) {
+    pub(super) fn gap_of_copy(&self, lost: &Lost, log: LogIx, size: u64, out: &mut Vec<FileEvent>) {
         // a state that was rebuilt does not know how far the origin was read
-        let guess = self.origins.get(&lost.origin).is_none_or(|origin| {
-            lost.unwatched && origin.reach >= origin.end + REACH_BYTES_MAX
-        });
+        let guess = self
+            .origins
+            .get(&lost.origin)
+            .is_none_or(|origin| lost.unwatched && origin.reach >= origin.end + REACH_BYTES_MAX);
         if guess || lost.size <= size {
             return;
         }

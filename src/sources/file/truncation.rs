@@ -29,9 +29,7 @@ impl Tailer {
         let Some(file) = self.files.get(ix) else { return false };
         let holds = match &file.reader {
             Some(reader) => origin.stands_in(reader.file(), handed, marker),
-            None => self
-                .open_itself(ix)
-                .and_then(|file| origin.stands_in(&file, handed, marker)),
+            None => self.open_itself(ix).and_then(|file| origin.stands_in(&file, handed, marker)),
         };
         matches!(holds, Ok(false))
     }

@@ -264,7 +264,8 @@ mod tests {
 
     fn wake(runtime: &tokio::runtime::Runtime) -> (Wake, Receiver<()>) {
         let (sender, receiver) = channel();
-        let wake = Wake::on(runtime.handle(), Arc::new(move || drop(sender.send(()))));
+        let wake =
+            Wake::on(runtime.handle(), Arc::new(move || sender.send(()).unwrap_or_default()));
         (wake, receiver)
     }
 

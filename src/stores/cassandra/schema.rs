@@ -111,15 +111,32 @@ async fn steps(session: &Session, config: &config::Cassandra) -> Result<Vec<Step
         return Err(StoreError::Newer { store: NAME, found, known: VERSION });
     }
     let words = words(config, is_scylla(session).await?);
-    Ok(MIGRATIONS
-        .iter()
-        .filter(|migration| migration.version > found)
-        .map(|migration| Step {
-            version: migration.version,
-            name: migration.name,
-            statements: migration.statements(&words),
-        })
-        .collect())
+    let mut steps = Vec::new();
+    for migration in MIGRATIONS {
+        let statements = migration.statements(&words);
+        // a table that someone has dropped is made again: every statement may be repeated
+        if migration.version > found || lacks_a_table(session, config, &statements).await? {
+            let (version, name) = (migration.version, migration.name);
+            steps.push(Step { version, name, statements });
+        }
+    }
+    Ok(steps)
+}
+
+async fn lacks_a_table(
+    session: &Session,
+    config: &config::Cassandra,
+    statements: &[String],
+) -> Result<bool, StoreError> {
+    let prefix = format!("CREATE TABLE IF NOT EXISTS {}.", config.keyspace);
+    for made in statements.iter().filter_map(|statement| statement.strip_prefix(&prefix)) {
+        let end = made.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(made.len());
+        let table = made.get(..end).unwrap_or(made);
+        if !has_table(session, &config.keyspace, table).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Does what is still to be done, as `host` at `now_ms`, and says what that was. It may be

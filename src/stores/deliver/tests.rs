@@ -1,3 +1,5 @@
+//! Tests of delivery, under a paused clock and with a scripted store.
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,3 +1,5 @@
+//! Tests of csvlog.
+
 use proptest::prelude::*;
 
 use super::super::tests::{Seen, compiled, read};

@@ -1,3 +1,5 @@
+//! Tests of jsonlog.
+
 use proptest::prelude::*;
 
 use super::super::tests::{Seen, compiled, read};

@@ -1,3 +1,5 @@
+//! Tests of the compiled prefix.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the stderr format.
+
 use proptest::prelude::*;
 
 use super::super::tests::{Seen, compiled, read};

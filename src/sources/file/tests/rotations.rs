@@ -207,6 +207,24 @@ fn siblings_that_were_there_first_are_left_alone_even_when_they_are_renamed_and_
 }
 
 #[test]
+fn a_file_that_is_compressed_before_its_last_rows_are_stored_is_not_read_again() {
+    let mut rig = Rig::new(&["a.log"]);
+    rig.append("a.log", text(0..100));
+    rig.settle();
+    rig.store_works = false;
+    rig.append("a.log", text(100..150));
+    rig.read();
+    rig.rename("a.log", "a.log.1");
+    rig.append("a.log", text(200..210));
+    rig.pass(10_000);
+    rig.compress("a.log.1", Encoding::Gzip);
+    rig.pass(10_000);
+    rig.store_works = true;
+    rig.settle();
+    rig.expect(&[0..150, 200..210]);
+}
+
+#[test]
 fn copytruncate_loses_nothing_that_is_in_the_copy() {
     for (running, committed) in [(true, true), (true, false), (false, true), (false, false)] {
         let mut rig = Rig::new(&["a.log"]);
