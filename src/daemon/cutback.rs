@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -90,61 +90,95 @@ impl Rows {
     }
 }
 
-/// The keys that the lines from the marker on would have in the origin that was cut back.
+/// The keys that the lines from the marker on would have in the origin that was cut back. What
+/// stands before them decides the time of those without one, so the origin is read from its
+/// beginning.
 ///
 /// # Errors
 ///
 /// The file cannot be read, or the origin's context is not known.
 pub fn rows_of(request: &CutBack, store: &Arc<dyn Store>) -> std::io::Result<Rows> {
-    let context = request.contexts.iter().rev().find(|context| context.from_bytes <= request.from);
-    let context = context.or_else(|| request.contexts.first()).cloned();
-    let Some(context) = context else {
+    let mut contexts = request.contexts.iter().cloned().peekable();
+    let Some(context) = contexts.next() else {
         return Err(std::io::Error::other("its context is not known"));
     };
     let store = Arc::clone(store);
     let layouts = Box::new(move |table, source: &str, day| store.layout(table, source, day));
     let limits = FillLimits { batch_rows: 1000, batch_age_ms: 0, open_bytes: 16 << 20 };
     let fill = Fill::new(limits, "".into(), layouts, Box::new(|_| 0));
-    let mut worker = Worker::new(fill, Arc::new(Buffers::default()), Numbers::of_worker(0, 1));
-    let mut output = Output::default();
-    let bytes = whole_lines(&request.path, request.from, request.to)?;
-    let end = request.from + bytes.len() as u64;
-    let opening = Opening {
+    let worker = Worker::new(fill, Arc::new(Buffers::default()), Numbers::of_worker(0, 1));
+    let mut at = context.from_bytes;
+    let mut lines = Lines { request, worker, output: Output::default(), keys: Vec::new(), end: at };
+    lines.take(Input::Open(Opening {
         origin: request.origin,
-        at: request.from,
-        first_anchor_ms: request
-            .contexts
-            .first()
-            .map_or(context.anchor_ms, |first| first.anchor_ms),
+        at,
+        first_anchor_ms: context.anchor_ms,
         context,
         before: b"\n".to_vec(),
-        running_ms: request.running_ms,
+        running_ms: None,
         carried: Vec::new(),
-    };
-    let mut take = |input| worker.take(input, 0, &mut output).map_err(std::io::Error::other);
-    take(Input::Open(opening))?;
-    for (index, part) in bytes.chunks(CHUNK_BYTES_MAX).enumerate() {
-        let start = request.from + (index * CHUNK_BYTES_MAX) as u64;
-        take(Input::Chunk(Chunk { origin: request.origin, start, bytes: part.to_vec() }))?;
+    }))?;
+    let mut file = File::open(&request.path)?;
+    file.seek(SeekFrom::Start(at))?;
+    while at < request.to {
+        if let Some(context) = contexts.next_if(|context| context.from_bytes <= at) {
+            lines.take(Input::Context(context))?;
+            continue;
+        }
+        let next = contexts.peek().map_or(request.to, |next| next.from_bytes.min(request.to));
+        let mut bytes = Vec::new();
+        file.by_ref().take((next - at).min(CHUNK_BYTES_MAX as u64)).read_to_end(&mut bytes)?;
+        if bytes.is_empty() {
+            break; // it was cut back
+        }
+        let start = at;
+        at += bytes.len() as u64;
+        lines.chunk(start, bytes)?;
     }
-    take(Input::Finish { origin: request.origin })?;
-    worker.ship_all(0, &mut output);
-    let mut keys: Vec<_> = output
-        .batches
-        .iter()
-        .flat_map(|batch| batch.rows.iter().map(|row| (batch.partition.clone(), row.key)))
-        .collect();
-    keys.sort_unstable_by_key(|(_, key)| key.offset_bytes);
-    Ok(Rows { keys, end })
+    lines.finish()
 }
 
-/// The whole lines between two offsets of a file; markers are at most 64 s old, so there are few.
-fn whole_lines(path: &Path, from: u64, to: u64) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    file.take(to.saturating_sub(from)).read_to_end(&mut bytes)?;
-    let whole = memchr::memrchr(b'\n', &bytes).map_or(0, |newline| newline + 1);
-    bytes.truncate(whole);
-    Ok(bytes)
+/// The origin on its way through a worker of its own.
+struct Lines<'a> {
+    request: &'a CutBack,
+    worker: Worker,
+    output: Output,
+    keys: Vec<(Partition, RowKey)>,
+    /// End of the last whole line.
+    end: u64,
+}
+
+impl Lines<'_> {
+    fn take(&mut self, input: Input) -> std::io::Result<()> {
+        self.worker.take(input, 0, &mut self.output).map_err(std::io::Error::other)?;
+        self.collect();
+        Ok(())
+    }
+
+    fn chunk(&mut self, start: u64, bytes: Vec<u8>) -> std::io::Result<()> {
+        if let Some(newline) = memchr::memrchr(b'\n', &bytes) {
+            self.end = start + newline as u64 + 1;
+        }
+        self.take(Input::Chunk(Chunk { origin: self.request.origin, start, bytes }))
+    }
+
+    fn collect(&mut self) {
+        for batch in self.output.batches.drain(..) {
+            let rows = batch.rows.iter().map(|row| (batch.partition.clone(), row.key));
+            let from = self.request.from;
+            self.keys.extend(rows.filter(|(_, key)| key.offset_bytes.unsigned_abs() >= from));
+        }
+        self.output.pieces.clear();
+    }
+
+    fn finish(mut self) -> std::io::Result<Rows> {
+        self.take(Input::Finish { origin: self.request.origin })?;
+        self.worker.ship_all(0, &mut self.output);
+        self.collect();
+        let end = self.end.max(self.request.from);
+        // what stands behind the last newline is no line yet
+        self.keys.retain(|(_, key)| key.offset_bytes.unsigned_abs() < end);
+        self.keys.sort_unstable_by_key(|(_, key)| key.offset_bytes);
+        Ok(Rows { keys: self.keys, end })
+    }
 }

@@ -24,7 +24,8 @@ use super::store::Memory;
 #[derive(Debug)]
 pub struct Loss {
     pub log: usize,
-    pub inode: u64,
+    /// The origins of the file, when they went.
+    pub origins: Vec<OriginId>,
     pub lines: Vec<Placed>,
     /// So far the daemon knows of the file: lines up to there need a receipt.
     pub known: u64,
@@ -154,10 +155,11 @@ impl History {
             line.due = Due::May;
         }
         let unsaid = self.unsaid();
-        let known = self.known_inodes();
+        let known = self.reaches();
         for loss in &mut self.losses {
             if unsaid.contains(&loss.log) {
-                loss.known = known.get(&loss.inode).copied().unwrap_or(0);
+                let reaches = loss.origins.iter().filter_map(|id| known.get(id));
+                loss.known = reaches.max().copied().unwrap_or(0);
             }
         }
     }
@@ -195,15 +197,15 @@ impl History {
         ends
     }
 
-    /// How far the state knows that inodes were handed out, where that is more than is in spans.
-    fn known_inodes(&self) -> HashMap<u64, u64> {
+    /// How far the state knows that origins were handed out, where that is more than is in spans.
+    fn reaches(&self) -> HashMap<OriginId, u64> {
         let ends = self.ends();
         let more = |origin: &KnownOrigin| {
             let end = ends.get(&origin.record.id).copied().unwrap_or(0);
             !origin.finished && origin.reach > end.max(origin.record.first_offset)
         };
         let known = self.origins().into_iter().filter(more);
-        known.map(|one| (one.record.kernel.inode, one.reach)).collect()
+        known.map(|one| (one.record.id, one.reach)).collect()
     }
 
     pub fn stored_lines(&self) -> HashSet<usize> {
@@ -241,12 +243,13 @@ impl History {
             .filter(|one| one.record.kernel.inode == inode)
             .map(|one| one.record.id)
             .collect();
-        let mut loss = Loss { log: self.disk.inodes[at].log, inode, lines: Vec::new(), known: 0 };
+        let log = self.disk.inodes[at].log;
+        let mut loss = Loss { log, origins: ids.clone(), lines: Vec::new(), known: 0 };
         let status = self.daemon.as_ref().and_then(|daemon| {
             let of = |one: &_| origin_of(one).is_some_and(|id| ids.contains(&id));
             daemon.status().into_iter().find(of)
         });
-        let known = self.known_inodes();
+        let known = self.reaches();
         // rows past the last span may be written again, with fewer lines if these are gone
         let committed = ids.iter().max().and_then(|id| self.ends().get(id).copied()).unwrap_or(0);
         let grows = self.disk.logs[loss.log].style == Style::Postgresql;
@@ -262,7 +265,9 @@ impl History {
         }
         loss.known = match &status {
             Some(status) => status.size,
-            None if self.daemon.is_none() => known.get(&inode).copied().unwrap_or(0),
+            None if self.daemon.is_none() => {
+                ids.iter().filter_map(|id| known.get(id)).max().copied().unwrap_or(0)
+            }
             None => 0,
         };
         if !loss.lines.is_empty() {
@@ -510,7 +515,7 @@ impl History {
     }
 
     fn clone_machine(&mut self) {
-        if self.daemon.is_some() {
+        if self.daemon.is_some() || !self.ground.state_dir.exists() {
             return;
         }
         let name = format!("machine-{}", self.random.below(1000));
@@ -544,6 +549,11 @@ impl History {
                 if quiet > 3 {
                     break;
                 }
+            }
+        }
+        if self.talks {
+            for status in self.daemon.as_ref().unwrap().status() {
+                eprintln!("  {status:?}");
             }
         }
         self.ground.store.late_writes();

@@ -418,8 +418,9 @@ impl Tailer {
         }
         let Some(file) = self.files.get_mut(ix) else { return };
         if let Some(lost) = lost {
-            file.handed = lost.handed;
-            file.marker = lost.marker;
+            if lost.handed != file.handed {
+                (file.handed, file.marker) = (lost.handed, lost.marker);
+            }
             file.opened = lost.opened;
         }
         let log = file.log;

@@ -201,7 +201,8 @@ impl Compare {
     fn is_proved(&self, size: u64) -> bool {
         let suspect = &self.suspect;
         if suspect.twin.is_some() {
-            return self.proved > 0;
+            // a copy is never longer than its original, which may begin like any file
+            return size > 0 && self.proved == size;
         }
         if size < suspect.head.0 || suspect.head.0 == 0 {
             return false;

@@ -260,6 +260,8 @@ pub(super) struct Origin {
 impl Origin {
     pub(super) fn known(known: &KnownOrigin, interned: &mut Interned) -> Self {
         let record = &known.record;
+        // see `lacks_marker`: before the first byte there is nothing
+        let marker = if known.end == 0 { marker::marker(b"") } else { known.marker };
         Self {
             path: Arc::from(record.path.as_path()),
             machine: interned.get(&record.machine),
@@ -272,7 +274,7 @@ impl Origin {
             mtime_ns: known.mtime_ns,
             encoding: record.encoding,
             end: known.end,
-            marker: known.marker,
+            marker,
             reach: known.reach,
             reach_before: known.reach,
             finished: known.finished,

@@ -80,7 +80,7 @@ impl Tailer {
                 handed: file.handed,
                 marker: file.marker,
                 opened: file.opened,
-                size: if file.size < file.handed { file.peak } else { file.peak_before },
+                size: if file.size < file.peak { file.peak } else { file.peak_before },
                 since_ms: self.now.mono_ms,
                 truncated: true,
                 unwatched: false,
