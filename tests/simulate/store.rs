@@ -10,7 +10,6 @@ use bitacora::key::{Layout, Partition, RowKey, Table};
 use bitacora::ledger::{
     Cause, Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
 };
-use bitacora::record::Level;
 use bitacora::stores::{
     Answer, CountKey, InFlight, KeyVisitor, LogReader, Page, RowQuery, Store, StoreError, Written,
 };
@@ -20,7 +19,6 @@ use super::random::Random;
 /// Everything of a row but its key.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    pub level: Level,
     pub message: String,
     pub metadata: String,
 }
@@ -76,7 +74,6 @@ impl Inner {
                 for (index, row) in batch.rows.iter().enumerate() {
                     let text = |slice| String::from_utf8(batch.text(slice).to_vec()).unwrap();
                     let cell = Cell {
-                        level: row.level,
                         message: text(&row.message),
                         metadata: text(&row.metadata),
                     };
