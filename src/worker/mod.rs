@@ -12,7 +12,7 @@ mod lines;
 mod origin;
 mod row;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use account::marker_of;
@@ -134,7 +134,8 @@ pub enum WorkerError {
 
 /// See the module.
 pub struct Worker {
-    origins: HashMap<OriginId, OriginWork>,
+    /// In order, so that what a tick gives does not hang on chance.
+    origins: BTreeMap<OriginId, OriginWork>,
     fill: Fill,
     buffers: Arc<Buffers>,
     pieces: Numbers,
@@ -164,7 +165,7 @@ impl Worker {
     /// A worker without origins.
     #[must_use]
     pub fn new(fill: Fill, buffers: Arc<Buffers>, pieces: Numbers) -> Self {
-        Self { origins: HashMap::new(), fill, buffers, pieces }
+        Self { origins: BTreeMap::new(), fill, buffers, pieces }
     }
 
     /// Takes one input at `now_ms` (monotonic) and adds what came of it to `output`.
