@@ -12,7 +12,7 @@ mod lines;
 mod origin;
 mod row;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use account::marker_of;
@@ -134,8 +134,9 @@ pub enum WorkerError {
 
 /// See the module.
 pub struct Worker {
-    /// Boxed: a table of large values that grows would be half empty.
-    origins: HashMap<OriginId, Box<OriginWork>>,
+    /// In order, so that what a tick gives does not hang on chance. Boxed, as tables of large
+    /// values are half empty.
+    origins: BTreeMap<OriginId, Box<OriginWork>>,
     fill: Fill,
     buffers: Arc<Buffers>,
     pieces: Numbers,
@@ -167,7 +168,7 @@ impl Worker {
     #[must_use]
     pub fn new(fill: Fill, buffers: Arc<Buffers>, pieces: Numbers) -> Self {
         let parsers = Parsers::default();
-        Self { origins: HashMap::new(), fill, buffers, pieces, parsers }
+        Self { origins: BTreeMap::new(), fill, buffers, pieces, parsers }
     }
 
     /// Takes one input at `now_ms` (monotonic) and adds what came of it to `output`.

@@ -159,7 +159,7 @@ impl History {
         for loss in &mut self.losses {
             if unsaid.contains(&loss.log) {
                 let reaches = loss.origins.iter().filter_map(|id| known.get(id));
-                loss.known = reaches.max().copied().unwrap_or(0);
+                loss.known = loss.known.min(reaches.max().copied().unwrap_or(0));
             }
         }
     }
@@ -454,6 +454,18 @@ impl History {
                 last = Some((span.origin, span.start_bytes, all));
             }
         });
+        // rows past the last span, of bytes that are gone by then, are a limit: nothing tells
+        // how far the disk held what was handed out
+        self.ground.store.late_writes();
+        let mut ahead = false;
+        let ends = self.ends();
+        self.ground.store.each_row(|key, _| {
+            let end = ends.get(&key.origin).copied().unwrap_or(0);
+            ahead |= ids.contains(&key.origin) && key.offset_bytes.unsigned_abs() >= end;
+        });
+        if ahead {
+            return;
+        }
         if let Some((.., all)) = last {
             positions.extend(all.into_iter().filter(|position| *position <= inode.len));
         }

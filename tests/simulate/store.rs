@@ -73,10 +73,7 @@ impl Inner {
             Change::Rows(batch) => {
                 for (index, row) in batch.rows.iter().enumerate() {
                     let text = |slice| String::from_utf8(batch.text(slice).to_vec()).unwrap();
-                    let cell = Cell {
-                        message: text(&row.message),
-                        metadata: text(&row.metadata),
-                    };
+                    let cell = Cell { message: text(&row.message), metadata: text(&row.metadata) };
                     let Partition { table, day, ref source, bucket } = batch.partition;
                     let place = (table, day, source.to_string(), bucket, row.key);
                     put(&mut self.rows, place, batch.row_stamp(index), cell);

@@ -374,10 +374,18 @@ impl Tailer {
             if self.ending.contains_key(&id) {
                 // the rest of its own file is on its way to the store
                 self.adopting.push((id, ix));
-            } else if self.origins.get(&id).is_some_and(|origin| origin.file.is_none()) {
-                self.adopt(ix, id, out);
-            } else {
-                self.is_copy(ix, id);
+                continue;
+            }
+            match self.origins.get(&id).map(|origin| (origin.file, origin.encoding)) {
+                Some((None, _)) => self.adopt(ix, id, out),
+                // by now there is a file to hold it against, byte by byte
+                Some((Some(_), Encoding::Plain)) => {
+                    if let Some(file) = self.files.get_mut(ix) {
+                        file.phase = Phase::Fresh;
+                        self.fresh.push_back(ix);
+                    }
+                }
+                _ => self.is_copy(ix, id),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What else is in the directories of followed files: renamed ones, rotated ones, copies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::DirEntryExt;
@@ -28,7 +28,7 @@ struct Why {
 }
 
 impl Tailer {
-    pub(super) fn list_dirs(&mut self, mut moved: HashMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
+    pub(super) fn list_dirs(&mut self, mut moved: BTreeMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
         self.listed_ns = discover::file_clock_ns() - TICK_NS;
         let mut aliases: HashMap<PathBuf, LogIx> = HashMap::new();
         for (lix, log) in self.logs.iter() {
@@ -68,7 +68,7 @@ impl Tailer {
         &mut self,
         dir: &Path,
         aliases: &HashMap<PathBuf, LogIx>,
-        moved: &mut HashMap<u64, FileIx>,
+        moved: &mut BTreeMap<u64, FileIx>,
         out: &mut Vec<FileEvent>,
     ) {
         let entries = match fs::read_dir(dir) {

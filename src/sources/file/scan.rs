@@ -1,7 +1,7 @@
 //! The full look: which paths there are, which files they lead to, what else is in their
 //! directories. Correctness rests on this alone; events only make it come sooner.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Tailer {
         if !(stale || self.reloaded || self.first_scan) {
             return;
         }
-        let mut meant: HashMap<PathBuf, (usize, usize)> = HashMap::new();
+        let mut meant: BTreeMap<PathBuf, (usize, usize)> = BTreeMap::new();
         for index in 0..self.sources.len() {
             let Some(found) = self.sources.get_mut(index).map(|source| source.finder.find()) else {
                 continue;
@@ -333,8 +333,8 @@ impl Tailer {
 
     /// Looks at files that no followed path leads to; those whose name leads elsewhere or nowhere
     /// are returned by inode.
-    fn look_at_others(&mut self) -> HashMap<u64, FileIx> {
-        let mut moved = HashMap::new();
+    fn look_at_others(&mut self) -> BTreeMap<u64, FileIx> {
+        let mut moved = BTreeMap::new();
         for ix in self.files.indexes() {
             let Some(file) = self.files.get(ix).filter(|file| !file.current) else { continue };
             let key = file.key;

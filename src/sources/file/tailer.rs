@@ -33,7 +33,7 @@ pub struct Tailer {
     /// The lengths of all hashed heads, with how many origins have it.
     pub(super) head_lengths: BTreeMap<u64, usize>,
     pub(super) interned: Interned,
-    pub(super) dirs: HashMap<PathBuf, Dir>,
+    pub(super) dirs: BTreeMap<PathBuf, Dir>,
     /// For each path, the newest of its origins: see [`Log::threshold_ns`].
     pub(super) thresholds: HashMap<Arc<Path>, i64>,
     /// Siblings that are none of ours: they were there when their log was first seen, or are
@@ -112,7 +112,7 @@ impl Tailer {
             by_head: HashMap::new(),
             head_lengths: BTreeMap::new(),
             interned: Interned::default(),
-            dirs: HashMap::new(),
+            dirs: BTreeMap::new(),
             thresholds: HashMap::new(),
             ignored: HashSet::new(),
             fresh: VecDeque::new(),
