@@ -5,10 +5,11 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Sets up the log of this process. `BITACORA_LOG` says how much: `info` by default, `debug`, or
-/// directives such as `bitacora::sources=trace`.
+/// directives such as `bitacora::sources=trace`. The driver of Cassandra repeats its failures with
+/// each try; what matters of them the store says, once.
 pub fn start(default_level: &str) {
     let filter = EnvFilter::try_from_env("BITACORA_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},scylla=warn")));
+        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},scylla=off")));
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let format = tracing_subscriber::fmt()
         .with_env_filter(filter)

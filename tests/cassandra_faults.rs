@@ -132,7 +132,8 @@ fn a_node_that_is_killed_and_restarted_loses_and_doubles_nothing() {
     }
     let said = daemon.said();
     let outages = said.lines().filter(|line| line.contains("cannot be reached")).count();
-    assert!((1..=8).contains(&outages), "an outage is said once, not {outages} times:\n{said}");
+    assert!((2..=6).contains(&outages), "an outage is said once, not {outages} times:\n{said}");
+    assert!(said.lines().count() < 20, "the log is full of it:\n{said}");
     ends_well(&site, daemon, &ledger);
 }
 

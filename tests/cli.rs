@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use support::chaos::arrived;
 use support::ledger::{Ledger, Rotation, Style};
 use support::site::{BINARY, Daemon, Files, Site, told};
-use support::{PATIENCE, eventually, is_root, pause_ms, skip, within};
+use support::{Mounted, PATIENCE, eventually, pause_ms, skip, within};
 
 fn site_with(site: Site) -> (Site, Ledger) {
     let path = site.log("access.log");
@@ -343,17 +343,9 @@ fn a_full_state_directory_loses_nothing_and_is_said() {
     let name = "a_full_state_directory_loses_nothing_and_is_said";
     let (site, mut ledger) = nginx();
     let state = site.path("state");
-    fs::create_dir_all(&state).unwrap();
-    let mounted = is_root()
-        && Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "none"])
-            .arg(&state)
-            .status()
-            .is_ok_and(|status| status.success());
-    if !mounted {
+    let Some(mounted) = Mounted::tmpfs(&state, "1m") else {
         return skip(name, "needs root and the right to mount a tmpfs");
-    }
-    let mounted = Mounted(state.clone());
+    };
     ledger.write(100);
     let daemon = site.start();
     all_arrives(&site, &mut ledger);
@@ -380,13 +372,4 @@ fn a_full_state_directory_loses_nothing_and_is_said() {
     assert!(matches!(code, Some(74 | 77)), "{code:?}: {}", daemon.said());
     assert!(daemon.said().contains("state"), "{}", daemon.said());
     drop(mounted);
-}
-
-/// A mounted directory; unmounted when dropped.
-struct Mounted(std::path::PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

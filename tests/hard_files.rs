@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use support::chaos::arrived;
 use support::ledger::{Ledger, Rotation, Style};
 use support::site::{BINARY, Daemon, Files, Site};
-use support::{PATIENCE, eventually, has, is_root, pause_ms, skip};
+use support::{Mounted, PATIENCE, eventually, has, is_root, pause_ms, skip};
 
 #[track_caller]
 fn all_arrives(site: &Site, ledger: &mut Ledger) {
@@ -168,6 +168,33 @@ fn a_file_that_was_cut_back_by_a_power_cut_goes_on_and_doubles_nothing() {
     let audit = site.run(&["audit", "--json"]);
     let text = String::from_utf8_lossy(&audit.stdout).into_owned();
     assert!(text.contains("receipt"), "the receipt is told: {text}");
+}
+
+#[test]
+fn a_full_store_is_waited_for_and_said() {
+    let name = "a_full_store_is_waited_for_and_said";
+    let site = Site::new();
+    let path = site.log("access.log");
+    site.configure(&[Files::new("nginx/access", &path)]);
+    let mut ledger = Ledger::new(&path, Style::Nginx, 1, 6);
+    let Some(_mounted) = Mounted::tmpfs(&site.store_dir(), "6m") else {
+        return skip(name, "needs root and the right to mount a tmpfs");
+    };
+    ledger.write(100);
+    let daemon = site.start();
+    all_arrives(&site, &mut ledger);
+    let ballast = site.store_dir().join("ballast");
+    assert!(fs::write(&ballast, vec![b'b'; 8 << 20]).is_err(), "6 MiB hold 8 MiB?");
+    ledger.write(3_000);
+    eventually("status tells that the store is full", || {
+        let store = &site.json(&["status", "--json"])["store"];
+        store["up"] == false && store["problem"].as_str().is_some_and(|why| !why.is_empty())
+    });
+    eprintln!("full store: {}", site.json(&["status", "--json"])["store"]["problem"]);
+    ledger.rotate(Rotation::Rename);
+    fs::remove_file(&ballast).unwrap();
+    all_arrives(&site, &mut ledger);
+    ends_well(&site, daemon, &ledger);
 }
 
 #[test]

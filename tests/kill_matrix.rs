@@ -63,13 +63,15 @@ fn matrix(
     });
     let (deaths, faults) = result.into_inner().unwrap();
     eprintln!(
-        "{name}: {rounds} rounds in {:.0} s, killed at {} moments, {} writes, {} syncs, {} renames ({} faults never fired); {} rounds failed",
+        "{name}: {rounds} rounds in {:.0} s, killed at {} moments, {} writes, {} syncs, {} renames ({} faults never fired); {} lines, and {} that rotations may have taken away; {} rounds failed",
         began.elapsed().as_secs_f64(),
         deaths.at_moments,
         deaths.at_writes,
         deaths.at_syncs,
         deaths.at_names,
         deaths.missed,
+        deaths.lines,
+        deaths.forgiven,
         faults.len()
     );
     assert!(faults.is_empty(), "BITACORA_SEED={seed}\n{}", faults.join("\n\n"));

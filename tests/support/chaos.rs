@@ -25,6 +25,10 @@ pub struct Deaths {
     pub at_names: u32,
     /// Faults that were set and never fired; they are counted as moments.
     pub missed: u32,
+    /// Lines that had to arrive.
+    pub lines: usize,
+    /// Lines that the rotation itself may have taken away before they could be read.
+    pub forgiven: usize,
 }
 
 impl Deaths {
@@ -34,6 +38,8 @@ impl Deaths {
         self.at_syncs += other.at_syncs;
         self.at_names += other.at_names;
         self.missed += other.missed;
+        self.lines += other.lines;
+        self.forgiven += other.forgiven;
     }
 
     pub const fn at_calls(&self) -> u32 {
@@ -109,6 +115,8 @@ pub fn round(site: &Site, kind: Rotation, seed: u64, trace: bool) -> Result<Deat
     }
     while_down(&mut ledger, kind, &mut rng);
     settle(site, &mut ledger)?;
+    deaths.lines = ledger.expected.must.len();
+    deaths.forgiven = ledger.expected.may.len();
     Ok(deaths)
 }
 

@@ -90,6 +90,29 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// A small file system in memory; unmounted when dropped.
+#[derive(Debug)]
+pub struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    /// `None` where this process may not mount.
+    pub fn tmpfs(dir: &std::path::Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(dir).unwrap();
+        let size = format!("size={size}");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir);
+        mount.stderr(std::process::Stdio::null());
+        let done = is_root() && mount.status().is_ok_and(|status| status.success());
+        done.then(|| Self(dir.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// Whether a program is there to be run.
 pub fn has(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
