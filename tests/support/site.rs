@@ -313,8 +313,12 @@ impl Daemon {
     }
 
     fn kill_now(&mut self) {
-        self.signal(Signal::KILL);
-        let gone = within(Duration::from_secs(5), || self.ended().is_some());
+        // Again and again: a tracer that has just begun has not started the daemon yet, and what is
+        // not killed outlives its tracer.
+        let gone = within(Duration::from_secs(5), || {
+            self.signal(Signal::KILL);
+            self.ended().is_some()
+        });
         if !gone {
             let _ = self.child.kill();
             let _ = self.child.wait();

@@ -318,13 +318,15 @@ impl Tailer {
             .origins
             .get(&lost.origin)
             .is_none_or(|origin| lost.unwatched && origin.reach >= origin.end + REACH_BYTES_MAX);
-        if guess || lost.size <= size {
+        // what was handed out before the truncate is on its way to the store
+        let from = size.max(lost.handed);
+        if guess || lost.size <= from {
             return;
         }
         let detail = "the file was truncated after it was copied, and what was written between \
                       the two is in neither; rotate without copytruncate to lose nothing"
             .to_owned();
-        self.receipt(lost.origin, log, (size, Some(lost.size)), Cause::Truncated, detail, out);
+        self.receipt(lost.origin, log, (from, Some(lost.size)), Cause::Truncated, detail, out);
     }
 
     /// Ends an origin whose rest cannot be had, with a receipt for what is known to be lost.
