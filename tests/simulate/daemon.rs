@@ -6,7 +6,7 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context as Poll, Waker};
 
 use bitacora::batch::Batch;
@@ -25,43 +25,14 @@ use bitacora::stores::Store;
 use bitacora::tracker::Tracker;
 use bitacora::worker::{Fill, FillLimits, Numbers, Output, Worker};
 
+use super::clock::Clock;
 use super::random::Random;
 use super::store::Memory;
+use super::telling::tell;
 
 const WORKERS: usize = 2;
 const CHUNKS_WAITING_MAX: usize = 4;
 const BATCHES_WAITING_MAX: usize = 12;
-
-/// Time passes when the history says so.
-#[derive(Debug)]
-pub struct Clock {
-    mono_ms: AtomicU64,
-    wall_ms: AtomicI64,
-}
-
-impl Clock {
-    pub fn new(wall_ms: i64) -> Self {
-        Self { mono_ms: AtomicU64::new(1000), wall_ms: AtomicI64::new(wall_ms) }
-    }
-
-    pub fn advance(&self, ms: u64) {
-        self.mono_ms.fetch_add(ms, Ordering::Relaxed);
-        self.jump(i64::try_from(ms).unwrap());
-    }
-
-    /// Somebody sets the clock.
-    pub fn jump(&self, ms: i64) {
-        self.wall_ms.fetch_add(ms, Ordering::Relaxed);
-    }
-
-    pub fn mono_ms(&self) -> u64 {
-        self.mono_ms.load(Ordering::Relaxed)
-    }
-
-    pub fn wall_ms(&self) -> i64 {
-        self.wall_ms.load(Ordering::Relaxed)
-    }
-}
 
 /// What unwinds when the daemon is killed.
 #[derive(Debug)]
@@ -622,34 +593,4 @@ impl Daemon {
 /// Opens the state of a daemon that is down.
 pub fn look(state_dir: &Path) -> Option<State> {
     State::look(state_dir).ok()
-}
-
-fn tell(event: &FileEvent) {
-    match event {
-        FileEvent::Announce { record, contexts } => eprintln!(
-            "    origin {} of {}, inode {}, from {}, contexts at {:?}",
-            record.id,
-            record.path.display(),
-            record.kernel.inode,
-            record.first_offset,
-            contexts.iter().map(|context| context.from_bytes).collect::<Vec<_>>()
-        ),
-        FileEvent::Input(Input::Chunk(chunk)) => eprintln!(
-            "    reads origin {} from {} to {}",
-            chunk.origin,
-            chunk.start,
-            chunk.start + chunk.bytes.len() as u64
-        ),
-        FileEvent::Input(Input::Finish { origin }) => eprintln!("    ends origin {origin}"),
-        FileEvent::Input(_) => {}
-        FileEvent::Receipt(receipt) => eprintln!(
-            "    receipt of origin {}: {:?} from {} to {:?}",
-            receipt.origin, receipt.cause, receipt.start_bytes, receipt.end_bytes
-        ),
-        FileEvent::CutBack { origin, from, to, .. } => {
-            eprintln!("    origin {origin} of {to} is cut back, {from} holds");
-        }
-        FileEvent::Happened { what, .. } => eprintln!("    {}", what.name()),
-        FileEvent::Said { path, text, .. } => eprintln!("    says of {}: {text}", path.display()),
-    }
 }

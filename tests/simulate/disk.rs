@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bitacora::ledger::Encoding;
 use jiff::Timestamp;
 
-use super::daemon::Clock;
+use super::clock::Clock;
 use super::random::Random;
 
 /// What a log's lines look like.

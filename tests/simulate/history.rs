@@ -6,18 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
 
-use bitacora::config::{FileSource, Start};
 use bitacora::key::Table;
 use bitacora::ledger::{Encoding, OriginId};
-use bitacora::parse::Format;
 use bitacora::sources::file::{KnownOrigin, TailState};
 use bitacora::state::{Post, State};
 
-use super::daemon::{Boundaries, Broken, Clock, Daemon, Ground, Killed, look};
+use super::clock::Clock;
+use super::daemon::{Boundaries, Broken, Daemon, Ground, Killed, look};
 use super::disk::{Disk, Due, Gone, Placed, Style};
 use super::random::Random;
+use super::sources::{numbers_in, source_of};
 use super::store::Memory;
 
 /// Lines that are gone, and whether the daemon has to say so if they do not arrive.
@@ -599,34 +598,4 @@ impl History {
 
 fn origin_of(status: &bitacora::sources::file::FileStatus) -> Option<OriginId> {
     status.origin
-}
-
-/// The numbers between angle brackets.
-fn numbers_in(text: &str) -> impl Iterator<Item = usize> + '_ {
-    text.split('<').skip(1).filter_map(|rest| rest.split_once('>')?.0.parse().ok())
-}
-
-fn source_of(dir: &std::path::Path, name: &str, style: Style, pattern: bool) -> FileSource {
-    let (format, options) = match style {
-        Style::Json => (Format::Json, BTreeMap::new()),
-        Style::Syslog => (Format::Syslog, BTreeMap::new()),
-        Style::Postgresql => {
-            let prefix = ("log_line_prefix".to_owned(), "%m [%p] ".to_owned());
-            (Format::Postgresql, BTreeMap::from([prefix]))
-        }
-    };
-    let name = if pattern { name.replace("ss", "?s").replace("rr", "?r") } else { name.to_owned() };
-    FileSource {
-        source: "source-0".to_owned(),
-        paths: vec![dir.join(name).display().to_string()],
-        exclude: Vec::new(),
-        format,
-        options,
-        table: Table::Infrastructure,
-        timezone: "UTC".to_owned(),
-        start: Start::Beginning,
-        max_line_bytes: 256 << 10,
-        rotate_wait: Duration::from_secs(5),
-        multiline_wait: Duration::from_secs(2),
-    }
 }

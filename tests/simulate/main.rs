@@ -14,12 +14,15 @@
 )]
 
 mod check;
+mod clock;
 mod daemon;
 mod disk;
 mod history;
 mod open;
 mod random;
+mod sources;
 mod store;
+mod telling;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
