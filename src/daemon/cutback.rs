@@ -118,8 +118,8 @@ pub fn rows_of(request: &CutBack, store: &Arc<dyn Store>) -> std::io::Result<Row
         running_ms: None,
         carried: Vec::new(),
     }))?;
-    let mut file = File::open(&request.path)?;
-    file.seek(SeekFrom::Start(at))?;
+    let mut text = File::open(&request.path)?;
+    text.seek(SeekFrom::Start(at))?;
     while at < request.to {
         if let Some(context) = contexts.next_if(|context| context.from_bytes <= at) {
             lines.take(Input::Context(context))?;
@@ -127,7 +127,7 @@ pub fn rows_of(request: &CutBack, store: &Arc<dyn Store>) -> std::io::Result<Row
         }
         let next = contexts.peek().map_or(request.to, |next| next.from_bytes.min(request.to));
         let mut bytes = Vec::new();
-        file.by_ref().take((next - at).min(CHUNK_BYTES_MAX as u64)).read_to_end(&mut bytes)?;
+        text.by_ref().take((next - at).min(CHUNK_BYTES_MAX as u64)).read_to_end(&mut bytes)?;
         if bytes.is_empty() {
             break; // it was cut back
         }

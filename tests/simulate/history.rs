@@ -245,7 +245,9 @@ impl History {
         let log = self.disk.inodes[at].log;
         let mut loss = Loss { log, origins: ids.clone(), lines: Vec::new(), known: 0 };
         let status = self.daemon.as_ref().and_then(|daemon| {
-            let of = |one: &_| origin_of(one).is_some_and(|id| ids.contains(&id));
+            let of = |one: &bitacora::sources::file::FileStatus| {
+                one.origin.is_some_and(|id| ids.contains(&id))
+            };
             daemon.status().into_iter().find(of)
         });
         let known = self.reaches();
@@ -594,8 +596,4 @@ impl History {
         });
         (rows, strange)
     }
-}
-
-fn origin_of(status: &bitacora::sources::file::FileStatus) -> Option<OriginId> {
-    status.origin
 }
