@@ -4,6 +4,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::pedantic,
     clippy::indexing_slicing,
     reason = "a measurement stops at a mistake"
 )]
