@@ -93,10 +93,12 @@ pub const MAX_WAIT: Duration = Duration::from_secs(15);
 /// Empties the outbox into the store, for as long as the daemon runs.
 pub async fn post(announcing: Announcing, state: Arc<State>) {
     loop {
-        match tokio::task::block_in_place(|| state.outbox()) {
-            Ok(posts) if !posts.is_empty() => announcing.posts(&state, &posts).await,
-            Ok(_) => {}
-            Err(error) => announcing.health.state_refused(&error),
+        if state.has_posts() {
+            match tokio::task::block_in_place(|| state.outbox()) {
+                Ok(posts) if !posts.is_empty() => announcing.posts(&state, &posts).await,
+                Ok(_) => {}
+                Err(error) => announcing.health.state_refused(&error),
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(OUTBOX_EVERY) => {}

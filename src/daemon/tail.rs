@@ -22,6 +22,10 @@ use crate::state::{Post, State};
 
 /// How often the tailer's view goes to metrics and watermarks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same while nothing happens.
+const LOOK_EVERY_QUIET: Duration = Duration::from_secs(5);
+/// A tailer that may sleep so long has nothing to do.
+const QUIET_WAIT_MS: u64 = 1000;
 /// Shortest sleep while the workers are busy: they wake the tailer when there is room.
 const FULL_WAIT: Duration = Duration::from_millis(20);
 
@@ -30,8 +34,13 @@ const FULL_WAIT: Duration = Duration::from_millis(20);
 pub enum Command {
     /// The store has an origin and its contexts.
     Announced(OriginId),
-    /// Origins are committed up to an end, with the marker there.
-    Committed(Vec<(OriginId, u64, u64)>),
+    /// Origins are committed.
+    Committed {
+        /// Up to which end, with the marker there.
+        ends: Vec<(OriginId, u64, u64)>,
+        /// `state.db` knows it.
+        saved: bool,
+    },
     /// A file that was cut back goes on at an offset.
     CutBack(OriginId, u64),
     /// The sources are these.
@@ -133,7 +142,7 @@ impl Shift {
                     return;
                 }
             }
-            self.look();
+            self.look(pace.wait_ms >= QUIET_WAIT_MS);
             let wait = Duration::from_millis(pace.wait_ms);
             if wait.is_zero() && room == 0 {
                 thread::park_timeout(FULL_WAIT);
@@ -148,7 +157,9 @@ impl Shift {
         for command in self.handle.take() {
             match command {
                 Command::Announced(origin) => self.tailing.tailer.announced(origin),
-                Command::Committed(ends) => self.tailing.tailer.committed(&ends),
+                Command::Committed { ends, saved } => {
+                    self.tailing.tailer.committed(&ends, saved);
+                }
                 Command::CutBack(origin, at) => self.tailing.tailer.cut_back(origin, at),
                 Command::Reload(sources) => {
                     if let Err(error) = self.tailing.tailer.reload(&sources) {
@@ -219,7 +230,7 @@ impl Shift {
                     self.tailing.health.read(source, chunk.bytes.len() as u64);
                 }
             }
-            Input::Finish { .. } => {
+            Input::Finish { .. } | Input::Rest { .. } => {
                 self.sources.remove(&origin);
             }
         }
@@ -230,8 +241,9 @@ impl Shift {
     }
 
     /// Tells metrics and watermarks what is seen, now and then.
-    fn look(&mut self) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+    fn look(&mut self, quiet: bool) {
+        let every = if quiet { LOOK_EVERY_QUIET } else { LOOK_EVERY };
+        if self.looked.is_some_and(|looked| looked.elapsed() < every) {
             return;
         }
         self.looked = Some(Instant::now());

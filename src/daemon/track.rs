@@ -1,7 +1,7 @@
 //! The tracker's task: pieces and acknowledgements in; spans to the store, then to `state.db`,
 //! then the committed ends to the tailer.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +18,14 @@ use crate::ledger::{Ack, OriginId, Piece, Span};
 use crate::sources::Input;
 use crate::state::{Stamps, State};
 use crate::stores::Store;
-use crate::tracker::{Committed, Tracker};
+use crate::tracker::{Committed, Leave, Tracker};
 
 /// Messages that wait for the tracker at most: more than can be in flight, so that an
 /// acknowledgement never waits behind what it would free.
 pub const MESSAGES_WAITING_MAX: usize = 1024;
+/// With so many origins whose span waits, nothing new is taken: what is known of each needs
+/// memory, and only so many spans are written in a second.
+const READY_MAX: usize = 1000;
 /// How often spans are looked at while no message comes.
 const TICK: Duration = Duration::from_millis(100);
 /// The same while no span waits: often enough for watermarks.
@@ -60,8 +63,8 @@ pub enum Track {
         /// Rows by source.
         amended: BTreeMap<String, u64>,
     },
-    /// No more comes of this origin.
-    Finish(OriginId),
+    /// No more comes of this origin, or not for a while.
+    Leave(OriginId, Leave),
     /// The tailer has handed out all that it saw at this time; ends by origin of each source that
     /// are not known to be committed.
     Seen(Seen),
@@ -111,7 +114,8 @@ impl Track {
                 table: context.table,
                 source: context.source.clone(),
             }),
-            Input::Finish { origin } => Some(Self::Finish(*origin)),
+            Input::Finish { origin } => Some(Self::Leave(*origin, Leave::Finished)),
+            Input::Rest { origin } => Some(Self::Leave(*origin, Leave::Rest)),
             Input::Open(_) | Input::Chunk(_) => None,
         }
     }
@@ -138,8 +142,6 @@ pub struct Tracking {
 struct Desk {
     tracking: Tracking,
     tracker: Tracker,
-    /// Origins that are read to their end and not committed yet.
-    finished: HashSet<OriginId>,
     watch: super::watermarks::Watch,
 }
 
@@ -152,12 +154,12 @@ pub async fn run(
 ) {
     let watch = super::watermarks::Watch::new(tracking.host.clone());
     let tracker = Tracker::new(ttl_s);
-    let mut desk = Desk { tracking, tracker, finished: HashSet::new(), watch };
+    let mut desk = Desk { tracking, tracker, watch };
     let (mut more, mut more_acks) = (true, true);
     while more || more_acks {
         let tick = if desk.tracker.quiescent() { IDLE_TICK } else { TICK };
         tokio::select! {
-            message = messages.recv(), if more => match message {
+            message = messages.recv(), if more && desk.tracker.ready() < READY_MAX => match message {
                 Some(message) => desk.take(message),
                 None => more = false,
             },
@@ -167,7 +169,9 @@ pub async fn run(
             },
             () = tokio::time::sleep(tick) => {}
         }
-        while let Ok(message) = messages.try_recv() {
+        while desk.tracker.ready() < READY_MAX
+            && let Ok(message) = messages.try_recv()
+        {
             desk.take(message);
         }
         while let Ok(ack) = acks.try_recv() {
@@ -197,7 +201,6 @@ impl Desk {
         let now_ms = wall_ms();
         match message {
             Track::Open { origin, at, table, source } => {
-                self.finished.remove(&origin);
                 let span = self.last_span(origin, at);
                 self.tracker.open(origin, at, span, table, &source);
             }
@@ -211,11 +214,7 @@ impl Desk {
                     self.tracker.piece(piece, now_ms);
                 }
             }
-            Track::Finish(origin) => {
-                if !self.tracker.forget(origin) {
-                    self.finished.insert(origin);
-                }
-            }
+            Track::Leave(origin, leave) => self.tracker.leave(origin, leave),
             Track::Seen(seen) => self.watch.seen(&seen, &self.tracking.health),
         }
     }
@@ -256,26 +255,24 @@ impl Desk {
             }
         }
         self.tracking.health.spans_written(spans.len());
-        if let Err(error) = tokio::task::block_in_place(|| self.tracking.state.put_spans(&spans)) {
+        let saved = tokio::task::block_in_place(|| self.tracking.state.put_spans(&spans));
+        if let Err(error) = &saved {
             // the store has them, and the next start asks the store
-            self.tracking.health.state_refused(&error);
+            self.tracking.health.state_refused(error);
         }
         let committed = self.tracker.written(&spans);
-        self.tell(&committed);
+        self.tell(&committed, saved.is_ok());
         true
     }
 
-    fn tell(&mut self, committed: &[Committed]) {
+    fn tell(&mut self, committed: &[Committed], saved: bool) {
         for done in committed {
             self.tracking.health.committed(done);
             self.watch.committed(done.origin, done.end_bytes);
-            if self.finished.contains(&done.origin) && self.tracker.forget(done.origin) {
-                self.finished.remove(&done.origin);
-            }
         }
         let ends =
             committed.iter().map(|done| (done.origin, done.end_bytes, done.marker)).collect();
-        self.tracking.tail.tell(Command::Committed(ends));
+        self.tracking.tail.tell(Command::Committed { ends, saved });
     }
 
     async fn put_watermarks(&mut self, marks: Vec<crate::ledger::Watermark>) {

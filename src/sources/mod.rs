@@ -22,6 +22,12 @@ pub enum Input {
         /// Which origin.
         origin: OriginId,
     },
+    /// All of the origin is committed and its file is quiet: it need not be kept in memory. It
+    /// may be opened again.
+    Rest {
+        /// Which origin.
+        origin: OriginId,
+    },
 }
 
 impl Input {
@@ -32,7 +38,7 @@ impl Input {
             Self::Open(opening) => opening.origin,
             Self::Context(context) => context.origin,
             Self::Chunk(chunk) => chunk.origin,
-            Self::Finish { origin } => *origin,
+            Self::Finish { origin } | Self::Rest { origin } => *origin,
         }
     }
 }

@@ -14,6 +14,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
@@ -123,6 +124,8 @@ pub struct State {
     cloned_from: Option<String>,
     new: bool,
     recovered: Option<String>,
+    /// The outbox may have something.
+    posts: AtomicBool,
     // a reader beside the daemon has none
     _lock: Option<DirLock>,
 }
@@ -154,6 +157,7 @@ impl State {
             cloned_from: None,
             new,
             recovered,
+            posts: AtomicBool::new(true),
             _lock: Some(lock),
         };
         state.know_machine(machine_id)?;
@@ -174,6 +178,7 @@ impl State {
             cloned_from: None,
             new: false,
             recovered: None,
+            posts: AtomicBool::new(true),
             _lock: None,
         };
         state.machine = state.meta("machine")?.unwrap_or_default();

@@ -1,5 +1,7 @@
 //! What waits here until the store takes it: loss receipts and dead letters. And watermarks.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::Connection;
 
 use super::rows::{from_json, to_json};
@@ -58,6 +60,7 @@ impl State {
     ///
     /// Nothing was written.
     pub fn post(&self, posts: &[Post]) -> Result<(), StateError> {
+        self.posts.store(true, Ordering::Release);
         self.write(|tx| {
             for post in posts {
                 let (kind, key) = post.key();
@@ -68,13 +71,19 @@ impl State {
         })
     }
 
+    /// Whether the outbox may have something; costs nothing.
+    pub fn has_posts(&self) -> bool {
+        self.posts.load(Ordering::Acquire)
+    }
+
     /// Everything in the outbox.
     ///
     /// # Errors
     ///
     /// The state cannot be read.
     pub fn outbox(&self) -> Result<Vec<Post>, StateError> {
-        self.read(|db| {
+        self.posts.store(false, Ordering::Release);
+        let posts = self.read(|db| {
             let mut statement = db.prepare_cached("SELECT kind, value FROM outbox")?;
             let mut rows = statement.query([])?;
             let mut posts = Vec::new();
@@ -82,7 +91,11 @@ impl State {
                 posts.push(Post::of(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?)?);
             }
             Ok(posts)
-        })
+        });
+        if !posts.as_ref().is_ok_and(Vec::is_empty) {
+            self.posts.store(true, Ordering::Release);
+        }
+        posts
     }
 
     /// Takes things out of the outbox: the store has them, or a person dropped them.

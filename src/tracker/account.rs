@@ -90,10 +90,12 @@ pub(super) struct Account {
 }
 
 impl Account {
+    /// With `grows`, the last span is one of this run and goes on growing.
     pub(super) fn new(
         origin: OriginId,
         at: u64,
         last_span: Option<Span>,
+        grows: bool,
         rule: (Table, String),
         ttl_s: Option<i64>,
     ) -> Self {
@@ -104,6 +106,15 @@ impl Account {
             markers = Markers::resume(last.markers.clone());
             markers.note(end_marker(last, last.last_write_ms));
         }
+        let running_ms = last_span.as_ref().and_then(|last| last.running_ms);
+        let (growing, before) = match last_span {
+            Some(span) if grows && !span.closed => {
+                let mut draft = Draft { unparsed: 0, told: Told::default(), span };
+                draft.told = draft.now();
+                (Some(draft), None)
+            }
+            before => (None, before.map(Box::new)),
+        };
         Self {
             origin,
             ttl_s,
@@ -115,10 +126,10 @@ impl Account {
             covered: at,
             committed: at,
             not_rows: BTreeMap::new(),
-            running_ms: last_span.as_ref().and_then(|last| last.running_ms),
-            before: last_span.map(Box::new),
+            running_ms,
+            before,
             closed: VecDeque::new(),
-            growing: None,
+            growing,
             writing: None,
             taken_ms: None,
             markers,

@@ -46,6 +46,15 @@ pub struct Committed {
     pub unparsed: u64,
 }
 
+/// How an origin leaves the tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// It is read to its end.
+    Finished,
+    /// It is quiet, and may go on later in this run.
+    Rest,
+}
+
 /// Acknowledgements of a piece that is not there yet.
 #[derive(Debug, Clone, Copy)]
 struct Early {
@@ -64,6 +73,10 @@ pub struct Tracker {
     early: HashMap<PieceId, Early>,
     /// Origins with bytes that are not committed, so that nobody has to look at the quiet ones.
     unsettled: HashSet<OriginId>,
+    /// Origins that rest: all of them is committed, in spans of this run.
+    resting: HashSet<OriginId>,
+    /// Origins that are forgotten, or rest, once all of them is committed.
+    leaving: HashMap<OriginId, Leave>,
     /// Origins with something to write, each once, the longest waiting first.
     ready: VecDeque<OriginId>,
     /// Spans that were handed out and are not answered for.
@@ -82,6 +95,8 @@ impl Tracker {
             pieces: HashMap::new(),
             early: HashMap::new(),
             unsettled: HashSet::new(),
+            resting: HashSet::new(),
+            leaving: HashMap::new(),
             ready: VecDeque::new(),
             writing: 0,
             second: (i64::MIN, 0),
@@ -89,7 +104,8 @@ impl Tracker {
     }
 
     /// An origin is read from `at` on: its last span's end, or its first offset. An origin that
-    /// this run knows goes on where its last piece ended.
+    /// this run knows goes on where its last piece ended. `last_span` is the origin's newest, if
+    /// it ends there.
     pub fn open(
         &mut self,
         origin: OriginId,
@@ -98,6 +114,7 @@ impl Tracker {
         table: Table,
         source: &str,
     ) {
+        self.leaving.remove(&origin);
         if let Some(account) = self.accounts.get_mut(&origin) {
             let reached = account.next_start();
             assert!(at == reached, "origin {origin} is opened again at {at}, not at {reached}");
@@ -105,7 +122,8 @@ impl Tracker {
             return;
         }
         let rule = (table, source.to_owned());
-        let account = Account::new(origin, at, last_span, rule, self.ttl_s);
+        let grows = self.resting.remove(&origin);
+        let account = Account::new(origin, at, last_span, grows, rule, self.ttl_s);
         self.accounts.insert(origin, Box::new(account));
     }
 
@@ -115,15 +133,19 @@ impl Tracker {
         self.account(origin).rule(from_bytes, table, source);
     }
 
-    /// Forgets an origin that is read to its end; answers `false` while something of it is not
-    /// committed.
-    pub fn forget(&mut self, origin: OriginId) -> bool {
-        if self.accounts.get(&origin).is_some_and(|account| !account.settled()) {
-            return false;
+    /// Lets an origin go that is read to its end or quiet, once all of it is committed.
+    pub fn leave(&mut self, origin: OriginId, leave: Leave) {
+        let Some(account) = self.accounts.get(&origin) else { return };
+        if !account.settled() {
+            self.leaving.insert(origin, leave);
+            return;
         }
+        self.leaving.remove(&origin);
         self.accounts.remove(&origin);
         self.unsettled.remove(&origin);
-        true
+        if leave == Leave::Rest {
+            self.resting.insert(origin);
+        }
     }
 
     /// A worker accounts for the next bytes of an origin. Pieces of an origin come in order;
@@ -214,6 +236,9 @@ impl Tracker {
             if settled {
                 self.unsettled.remove(&span.origin);
             }
+            if let Some(&leave) = self.leaving.get(&span.origin) {
+                self.leave(span.origin, leave);
+            }
         }
         committed
     }
@@ -250,6 +275,12 @@ impl Tracker {
     #[must_use]
     pub fn source_of(&self, origin: OriginId) -> &str {
         self.accounts.get(&origin).map_or("", |account| account.source())
+    }
+
+    /// Origins with a span that waits to be written.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// Whether every piece is committed.

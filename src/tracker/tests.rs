@@ -220,13 +220,30 @@ fn many_origins_share_the_writes_of_a_second_and_none_waits_for_ever() {
 fn an_origin_is_forgotten_only_when_all_of_it_is_committed() {
     let mut tracker = opened();
     tracker.piece(piece(1, 0, 10, 1), 0);
-    assert!(!tracker.forget(ORIGIN));
+    tracker.leave(ORIGIN, Leave::Finished);
     assert_eq!(tracker.pending_bytes()["nginx/access"], 10);
     tracker.acked(&[1], &[], 0);
-    assert!(!tracker.forget(ORIGIN));
+    assert_eq!(tracker.covered_bytes(ORIGIN), Some(0));
     drain(&mut tracker, 0);
     assert!(tracker.pending_bytes().is_empty(), "a source with nothing pending is left out");
-    assert!(tracker.forget(ORIGIN));
+    assert_eq!(tracker.covered_bytes(ORIGIN), None);
+}
+
+#[test]
+fn the_span_of_an_origin_that_rested_goes_on_growing() {
+    let mut tracker = opened();
+    tracker.piece(piece(1, 0, 10, 1), 0);
+    tracker.acked(&[1], &[], 0);
+    let (_, before) = drain(&mut tracker, 0).pop_first().unwrap();
+    tracker.leave(ORIGIN, Leave::Rest);
+    assert_eq!(tracker.covered_bytes(ORIGIN), None);
+
+    tracker.open(ORIGIN, 10, Some(before.clone()), TABLE, "nginx/access");
+    tracker.piece(piece(2, 10, 10, 1), 5000);
+    tracker.acked(&[2], &[], 5000);
+    let spans = drain(&mut tracker, 5000);
+    assert_eq!(spans.keys().collect::<Vec<_>>(), [&0]);
+    assert_eq!((spans[&0].end_bytes, spans[&0].rows), (20, before.rows * 2));
 }
 
 #[test]

@@ -208,6 +208,10 @@ impl Worker {
                     work.cut(&mut self.pieces, output);
                 }
             }
+            Input::Rest { origin } => {
+                let work = self.origins.remove(&origin);
+                assert!(!work.is_some_and(|work| work.has_open()), "an open record is committed");
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The daemon without threads: the same parts, wired as `src/daemon` wires them, each queue moved
 //! on by hand in an order that the seed decides.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -22,7 +22,7 @@ use bitacora::sources::file::{
 use bitacora::sources::{Buffers, Input};
 use bitacora::state::{Post, Stamps, State};
 use bitacora::stores::Store;
-use bitacora::tracker::Tracker;
+use bitacora::tracker::{Leave, Tracker};
 use bitacora::worker::{Fill, FillLimits, Numbers, Output, Worker};
 
 use super::clock::Clock;
@@ -159,12 +159,12 @@ enum Message {
     Open { origin: OriginId, at: u64, table: Table, source: String },
     Context { origin: OriginId, from_bytes: u64, table: Table, source: String },
     Pieces(Vec<Piece>),
-    Finish(OriginId),
+    Leave(OriginId, Leave),
 }
 
 enum Told {
     Announced(OriginId),
-    Committed(Vec<(OriginId, u64, u64)>),
+    Committed(Vec<(OriginId, u64, u64)>, bool),
     CutBack(OriginId, u64),
 }
 
@@ -180,7 +180,6 @@ pub struct Daemon {
     tailer: Tailer,
     workers: Vec<Worker>,
     tracker: Tracker,
-    finished: HashSet<OriginId>,
     inputs: Vec<VecDeque<Input>>,
     batches: Vec<Arc<Batch>>,
     messages: VecDeque<Message>,
@@ -214,6 +213,10 @@ impl Daemon {
         let buffers = Arc::new(Buffers::default());
         let mut config = TailerConfig::new(ground.sources.clone(), "host", state.machine());
         let ids = Arc::clone(&ground.ids);
+        if ids.load(Ordering::Relaxed) % 2 == 0 {
+            // as with thousands of files: quiet ones are closed and let go
+            (config.idle_ms, config.kept_files_max) = (500, 0);
+        }
         config.ids = Box::new(move || ids.fetch_add(1, Ordering::Relaxed));
         let watched =
             Watched { state: Arc::clone(&state), boundaries: Arc::clone(&ground.boundaries) };
@@ -243,7 +246,6 @@ impl Daemon {
             tailer,
             workers,
             tracker: Tracker::new(None),
-            finished: HashSet::new(),
             inputs: (0..WORKERS).map(|_| VecDeque::new()).collect(),
             batches: Vec::new(),
             messages: VecDeque::new(),
@@ -333,7 +335,7 @@ impl Daemon {
         for told in std::mem::take(&mut self.told) {
             match told {
                 Told::Announced(origin) => self.tailer.announced(origin),
-                Told::Committed(ends) => self.tailer.committed(&ends),
+                Told::Committed(ends, saved) => self.tailer.committed(&ends, saved),
                 Told::CutBack(origin, at) => self.tailer.cut_back(origin, at),
             }
         }
@@ -395,7 +397,8 @@ impl Daemon {
                     source: context.source.clone(),
                 });
             }
-            Input::Finish { origin } => after = Some(Message::Finish(*origin)),
+            Input::Finish { origin } => after = Some(Message::Leave(*origin, Leave::Finished)),
+            Input::Rest { origin } => after = Some(Message::Leave(*origin, Leave::Rest)),
             Input::Chunk(_) => {}
         }
         let mut output = Output::default();
@@ -466,7 +469,6 @@ impl Daemon {
     fn take(&mut self, message: Message) {
         match message {
             Message::Open { origin, at, table, source } => {
-                self.finished.remove(&origin);
                 let last = self.state.last_span(origin).unwrap();
                 let last = last.filter(|span| span.end_bytes == at);
                 self.tracker.open(origin, at, last, table, &source);
@@ -479,11 +481,7 @@ impl Daemon {
                     self.tracker.piece(piece, self.clock.wall_ms());
                 }
             }
-            Message::Finish(origin) => {
-                if !self.tracker.forget(origin) {
-                    self.finished.insert(origin);
-                }
-            }
+            Message::Leave(origin, leave) => self.tracker.leave(origin, leave),
         }
     }
 
@@ -502,7 +500,8 @@ impl Daemon {
         }
         let Some((spans, _)) = self.committing.take() else { return };
         self.boundaries.pass();
-        if !self.boundaries.refuses() {
+        let saved = !self.boundaries.refuses();
+        if saved {
             self.state.put_spans(&spans).unwrap();
         }
         self.boundaries.pass();
@@ -512,13 +511,8 @@ impl Daemon {
                 eprintln!("    origin {} is stored to {}", span.origin, span.end_bytes);
             }
         }
-        for done in &committed {
-            if self.finished.contains(&done.origin) && self.tracker.forget(done.origin) {
-                self.finished.remove(&done.origin);
-            }
-        }
         let ends = committed.iter().map(|done| (done.origin, done.end_bytes, done.marker));
-        self.told.push_back(Told::Committed(ends.collect()));
+        self.told.push_back(Told::Committed(ends.collect(), saved));
     }
 
     fn announce(&mut self, random: &mut Random) {

@@ -248,6 +248,8 @@ pub(super) struct Origin {
     pub reach: u64,
     /// The reach that an earlier run left.
     pub reach_before: u64,
+    /// The state knows `end`.
+    pub saved: bool,
     pub finished: bool,
     pub retired: bool,
     /// The store was told of it in this run.
@@ -277,6 +279,7 @@ impl Origin {
             marker,
             reach: known.reach,
             reach_before: known.reach,
+            saved: true,
             finished: known.finished,
             retired: known.retired,
             announced: false,

@@ -80,6 +80,10 @@ pub struct TailerConfig {
     pub ids: Box<dyn FnMut() -> OriginId + Send>,
     /// At most so many files are open at once.
     pub open_files_max: usize,
+    /// A file that did not grow for so long is closed.
+    pub idle_ms: u64,
+    /// With more files than this, a quiet one is known to the tailer alone.
+    pub kept_files_max: usize,
     /// How a file is opened for reading.
     pub open: fn(&std::path::Path) -> std::io::Result<std::fs::File>,
 }
@@ -94,6 +98,8 @@ impl TailerConfig {
             machine: machine.to_owned(),
             ids: Box::new(random_id),
             open_files_max: 256,
+            idle_ms: 60_000,
+            kept_files_max: 512,
             open: |path| std::fs::File::open(path),
         }
     }

@@ -17,9 +17,6 @@ const QUANTUM: usize = 4;
 /// A reach is raised when less than this is left of it, so that a loud file costs few commits.
 const REACH_BYTES_LOW: u64 = 4 << 20;
 
-/// A file that did not grow for so long is closed.
-const IDLE_MS: u64 = 60_000;
-
 /// What came of one turn of a file.
 #[derive(Debug, Default, Clone, Copy)]
 struct Turn {
@@ -379,7 +376,7 @@ impl Tailer {
         let crowded = self.open > self.config.open_files_max / 2;
         for &ix in &self.active {
             let Some(file) = self.files.get(ix) else { continue };
-            let idle = self.now.mono_ms.saturating_sub(file.moved_ms) >= IDLE_MS;
+            let idle = self.now.mono_ms.saturating_sub(file.moved_ms) >= self.config.idle_ms;
             let drained = file.phase == Phase::Following && !file.has_more() && !file.last;
             if file.reader.is_some()
                 && drained
@@ -390,6 +387,23 @@ impl Tailer {
                 file.reader = None;
                 file.extra = None;
                 self.open -= 1;
+                self.resting.push(ix);
+            }
+        }
+    }
+
+    /// Where there are many files, lets the quiet ones go of which all is committed.
+    pub(super) fn rest_some(&mut self, out: &mut Vec<FileEvent>) {
+        let many = self.files.len() > self.config.kept_files_max;
+        for ix in std::mem::take(&mut self.resting) {
+            let Some(file) = self.files.get_mut(ix).filter(|file| many && file.opened) else {
+                continue;
+            };
+            let origin = self.origins.get(&file.origin);
+            let whole = origin.is_some_and(|origin| origin.saved && origin.end == file.handed);
+            if whole && file.reader.is_none() && file.phase == Phase::Following {
+                (file.opened, file.extra) = (false, None);
+                out.push(FileEvent::Input(Input::Rest { origin: file.origin }));
             }
         }
     }

@@ -22,7 +22,7 @@ impl Tailer {
     /// How long quiet files are left alone: a look at 20,000 of them takes some 40 ms.
     pub(super) fn scan_interval_ms(&self) -> u64 {
         let files = self.files.len() as u64;
-        if self.events { (files * 3 / 2).clamp(1000, 30_000) } else { files.clamp(1000, 10_000) }
+        if self.events { (files * 3 / 2).clamp(2000, 30_000) } else { files.clamp(1000, 10_000) }
     }
 
     pub(super) fn scan_due(&mut self) -> bool {

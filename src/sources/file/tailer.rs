@@ -48,6 +48,8 @@ pub struct Tailer {
     /// Files that are open, or have bytes to read, or are on their way out.
     pub(super) active: VecDeque<FileIx>,
     pub(super) waiting: Vec<FileIx>,
+    /// Quiet files of which all may be committed.
+    pub(super) resting: Vec<FileIx>,
     pub(super) lost: Vec<Lost>,
     /// Origins that are finished once all of this is committed: the end of what was handed out,
     /// and its marker.
@@ -121,6 +123,7 @@ impl Tailer {
             births: Vec::new(),
             active: VecDeque::new(),
             waiting: Vec::new(),
+            resting: Vec::new(),
             lost: Vec::new(),
             ending: HashMap::new(),
             changes: Vec::new(),
@@ -192,6 +195,7 @@ impl Tailer {
         more |= self.read_some(room_chunks, out);
         self.finish_some(out);
         self.close_idle();
+        self.rest_some(out);
         self.keep_changes(out);
         self.pace(more)
     }
@@ -202,7 +206,11 @@ impl Tailer {
         }
         let since_growth = self.now.mono_ms.saturating_sub(self.grown_ms);
         let busy = !self.lost.is_empty() || !self.births.is_empty() || since_growth < 5000;
-        let poll = if busy { 250 } else { 1000 };
+        let poll = match (busy, self.events) {
+            (true, _) => 250,
+            (false, true) => 2000,
+            (false, false) => 1000,
+        };
         let scan = self.scanned_ms.map_or(0, |at| at + self.scan_interval_ms());
         Pace { wait_ms: poll.min(scan.saturating_sub(self.now.mono_ms)).max(1) }
     }
@@ -219,14 +227,16 @@ impl Tailer {
         }
     }
 
-    /// How far the store has these origins: end of the last span, and the marker there.
-    pub fn committed(&mut self, ends: &[(OriginId, u64, u64)]) {
+    /// How far the store has these origins: end of the last span, and the marker there. `saved`:
+    /// the state knows it too.
+    pub fn committed(&mut self, ends: &[(OriginId, u64, u64)], saved: bool) {
         for &(id, end, marker) in ends {
             let Some(origin) = self.origins.get_mut(&id) else { continue };
             if end < origin.end {
                 continue;
             }
-            (origin.end, origin.marker) = (end, marker);
+            (origin.end, origin.marker, origin.saved) = (end, marker, saved);
+            self.resting.extend(origin.file);
             if self.ending.get(&id).is_some_and(|(all, _)| *all <= end) {
                 self.ending.remove(&id);
                 origin.finished = true;

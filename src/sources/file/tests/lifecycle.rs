@@ -251,3 +251,27 @@ fn nothing_is_written_to_the_state_while_nothing_happens() {
     assert_eq!(rig.said, Vec::<String>::new());
     assert_eq!(rig.state.origins().unwrap(), before);
 }
+
+#[test]
+fn among_many_files_a_quiet_one_rests_once_the_state_knows_its_end() {
+    let mut rig = Rig::new(&["*.log"]);
+    rig.kept = 1;
+    rig.append("a.log", text(0..10));
+    rig.append("b.log", text(10..20));
+    rig.state_works = false;
+    rig.settle();
+    rig.pass(60_000);
+    rig.settle();
+    assert!(rig.stories.values().all(|story| story.open), "the state does not have their ends");
+    rig.state_works = true;
+    rig.append("a.log", text(20..30));
+    rig.settle();
+    rig.pass(60_000);
+    rig.settle();
+    let open: Vec<bool> = rig.stories.values().map(|story| story.open).collect();
+    assert_eq!(open, [false, true]);
+    rig.append("a.log", text(30..40));
+    rig.settle();
+    rig.expect(&[0..40]);
+    assert!(rig.stories[&1].open, "it goes on where it was");
+}

@@ -50,6 +50,10 @@ struct Rig {
     room: usize,
     /// Whether the store takes what comes.
     store_works: bool,
+    /// The state takes what the tracker commits.
+    state_works: bool,
+    /// With more files than this, quiet ones rest.
+    kept: usize,
     open: fn(&Path) -> std::io::Result<fs::File>,
     stories: BTreeMap<OriginId, Story>,
     receipts: Vec<LossReceipt>,
@@ -77,6 +81,8 @@ impl Rig {
             now: Now { mono_ms: 0, wall_ms: wall_ms() },
             room: 64,
             store_works: true,
+            state_works: true,
+            kept: 512,
             open: |path| fs::File::open(path),
             stories: BTreeMap::new(),
             receipts: Vec::new(),
@@ -137,6 +143,7 @@ impl Rig {
         let mut config = TailerConfig::new(self.sources.clone(), "h", self.machine);
         config.ids = Box::new(move || ids.fetch_add(1, Ordering::Relaxed));
         config.open = self.open;
+        config.kept_files_max = self.kept;
         let state = Arc::clone(&self.state) as Arc<dyn TailState>;
         for story in self.stories.values_mut() {
             story.open = false;
@@ -270,6 +277,11 @@ impl Rig {
                 story.open = false;
                 story.finished = true;
             }
+            Input::Rest { .. } => {
+                assert!(story.open, "at rest but not open");
+                assert_eq!(story.stored, story.bytes.len(), "at rest but not committed");
+                story.open = false;
+            }
         }
     }
 
@@ -314,7 +326,7 @@ impl Rig {
             ends.push((id, end_bytes, marker));
         }
         if let Some(tailer) = &mut self.tailer {
-            tailer.committed(&ends);
+            tailer.committed(&ends, self.state_works);
         }
     }
 
