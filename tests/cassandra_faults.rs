@@ -19,9 +19,8 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 
 use support::cassandra::{Node, keyspace, shared};
-use support::chaos::arrived;
 use support::ledger::{Ledger, Rotation, Style};
-use support::site::{Daemon, Files, Kind, Site};
+use support::site::{Files, Kind, Site};
 use support::{PATIENCE, eventually, pause_ms, skip, within};
 
 /// A node's first start and a driver's reconnection take longer than files do.
@@ -33,22 +32,6 @@ fn on(node: &Node, extra: &str) -> (Site, Ledger) {
     site.configure(&[Files::new("nginx/access", &path)]);
     let ledger = Ledger::new(&path, Style::Nginx, 1, 31);
     (site, ledger)
-}
-
-#[track_caller]
-fn all_arrives(site: &Site, ledger: &mut Ledger) {
-    ledger.finish_line();
-    if !arrived(site, ledger, LONG) {
-        let wrong = ledger.expected.compare(&site.rows());
-        panic!("not all arrived: {wrong:?}\n{}", site.said());
-    }
-}
-
-#[track_caller]
-fn ends_well(site: &Site, daemon: Daemon, ledger: &Ledger) {
-    daemon.stop();
-    assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
-    site.audit_is_clean();
 }
 
 /// Waits until `status` tells of a store that does not take rows, with its reason.
@@ -117,7 +100,7 @@ fn a_node_that_is_killed_and_restarted_loses_and_doubles_nothing() {
     site.apply_schema();
     ledger.write(200);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, LONG);
     for turn in 0..2 {
         ledger.write(2_000);
         pause_ms(30 * turn);
@@ -127,14 +110,14 @@ fn a_node_that_is_killed_and_restarted_loses_and_doubles_nothing() {
         ledger.write(500);
         status_tells_of_an_outage(&site);
         node.restart();
-        all_arrives(&site, &mut ledger);
+        site.all_arrives(&mut ledger, LONG);
         status_is_well(&site);
     }
     let said = daemon.said();
     let outages = said.lines().filter(|line| line.contains("cannot be reached")).count();
     assert!((2..=6).contains(&outages), "an outage is said once, not {outages} times:\n{said}");
     assert!(said.lines().count() < 20, "the log is full of it:\n{said}");
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -148,7 +131,7 @@ fn a_daemon_that_is_killed_during_an_outage_reads_all_of_it_afterwards() {
     site.apply_schema();
     ledger.write(100);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, LONG);
     ledger.write(1_000);
     node.kill();
     ledger.write(1_000);
@@ -162,8 +145,8 @@ fn a_daemon_that_is_killed_during_an_outage_reads_all_of_it_afterwards() {
     ledger.rotate(Rotation::Rename);
     ledger.write(100);
     node.restart();
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger);
+    site.all_arrives(&mut ledger, LONG);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -179,7 +162,7 @@ fn a_missing_table_is_waited_for_and_no_row_becomes_a_dead_letter() {
     let daemon = site.start();
     daemon.says("schema apply");
     site.apply_schema();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, LONG);
     let keyspace = keyspace_of(&site).to_owned();
     let table = format!("{keyspace}.infrastructure_logs");
     let before = ledger.expected.clone();
@@ -190,7 +173,7 @@ fn a_missing_table_is_waited_for_and_no_row_becomes_a_dead_letter() {
     eprintln!("missing table: {problem}");
     let applied = site.run(&["schema", "apply"]);
     eprintln!("schema apply: {}", support::site::told(&applied));
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, LONG);
     status_is_well(&site);
     there_are_no_dead_letters(&site);
     daemon.stop();
@@ -247,7 +230,7 @@ fn a_revoked_permission_is_an_outage_and_said() {
     site.configure(&files);
     ledger.write(100);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, LONG);
     cql(&node, true, &[format!("REVOKE MODIFY ON KEYSPACE {keyspace} FROM ship")]);
     let refused = within(PATIENCE, || {
         ledger.write(20);
@@ -259,8 +242,8 @@ fn a_revoked_permission_is_an_outage_and_said() {
     assert!(problem.contains("MODIFY") || problem.contains("permission"), "{problem}");
     ledger.write(200);
     cql(&node, true, &[format!("GRANT MODIFY ON KEYSPACE {keyspace} TO ship")]);
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, LONG);
     there_are_no_dead_letters(&site);
     assert!(!site.said().contains("ship-canary-7"), "the password is in the log");
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }

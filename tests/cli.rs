@@ -16,9 +16,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use support::chaos::arrived;
 use support::ledger::{Ledger, Rotation, Style};
-use support::site::{BINARY, Daemon, Files, Site, told};
+use support::site::{BINARY, Files, Site, told};
 use support::{Mounted, PATIENCE, eventually, pause_ms, skip, within};
 
 fn site_with(site: Site) -> (Site, Ledger) {
@@ -30,22 +29,6 @@ fn site_with(site: Site) -> (Site, Ledger) {
 
 fn nginx() -> (Site, Ledger) {
     site_with(Site::new())
-}
-
-#[track_caller]
-fn all_arrives(site: &Site, ledger: &mut Ledger) {
-    ledger.finish_line();
-    if !arrived(site, ledger, PATIENCE) {
-        let wrong = ledger.expected.compare(&site.rows());
-        panic!("not all arrived: {wrong:?}\n{}", site.said());
-    }
-}
-
-#[track_caller]
-fn ends_well(site: &Site, daemon: Daemon, ledger: &Ledger) {
-    daemon.stop();
-    assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
-    site.audit_is_clean();
 }
 
 #[track_caller]
@@ -96,7 +79,7 @@ fn exit_codes_say_what_happened() {
     assert_ne!(site.run(&["reload"]).status.code(), Some(0));
     ledger.write(50);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     exits(&site, &["status"], 0);
     exits(&site, &["check"], 0);
     exits(&site, &["logs", "-n", "5"], 0);
@@ -116,7 +99,7 @@ fn exit_codes_say_what_happened() {
     let mut before = Command::new(BINARY);
     before.arg("--config").arg(site.config()).args(["logs", "-n", "1"]);
     assert!(before.output().unwrap().status.success());
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -124,7 +107,7 @@ fn rows_are_told_as_json_with_their_place() {
     let (site, mut ledger) = nginx();
     ledger.write(30);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let rows = site.logs();
     assert_eq!(rows.len(), ledger.expected.must.len());
     let bytes = fs::read(&ledger.path).unwrap();
@@ -145,7 +128,7 @@ fn rows_are_told_as_json_with_their_place() {
         lines.iter().map(|l| String::from_utf8_lossy(l).trim_end().to_owned()).collect()
     };
     assert_eq!(without_cr(lines), without_cr(own), "-o raw is the line as it stands in its file");
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -153,12 +136,12 @@ fn a_second_instance_is_refused() {
     let (site, mut ledger) = nginx();
     ledger.write(5);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let mut second = site.start();
     assert_eq!(second.wait().code(), Some(75), "{}", second.said());
     ledger.write(5);
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -182,7 +165,7 @@ fn sighup_takes_a_good_configuration_over_and_refuses_a_bad_one() {
     let (site, mut ledger) = site_with(Site::with_http());
     ledger.write(20);
     let mut daemon = site.start_ready();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let good = fs::read_to_string(site.config()).unwrap();
     fs::write(site.config(), good.replace("nginx/access", "nginx/excess")).unwrap();
     daemon.reload();
@@ -191,7 +174,7 @@ fn sighup_takes_a_good_configuration_over_and_refuses_a_bad_one() {
     eventually("the refusal is counted", || site.metric(metric, "") == Some(0.0));
     assert_ne!(site.run(&["reload"]).status.code(), Some(0), "the command tells of the refusal");
     ledger.write(20);
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     // A further source, without losing a line of the first.
     let mut other = Ledger::new(&site.log("other.log"), Style::Json, 50_000, 8);
     other.write(20);
@@ -202,23 +185,23 @@ fn sighup_takes_a_good_configuration_over_and_refuses_a_bad_one() {
     ledger.write(10);
     daemon.reload();
     ledger.write(10);
-    all_arrives(&site, &mut other);
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut other, PATIENCE);
+    site.all_arrives(&mut ledger, PATIENCE);
     assert_eq!(site.metric(metric, ""), Some(1.0));
     // The source goes, and comes back where it was.
     site.configure(&[Files::new("nginx/access", &ledger.path)]);
     exits(&site, &["reload"], 0);
     other.write(20);
     ledger.write(10);
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     site.configure(&[
         Files::new("nginx/access", &ledger.path),
         Files::new("json", &other.path).with("table = \"application\""),
     ]);
     exits(&site, &["reload"], 0);
-    all_arrives(&site, &mut other);
+    site.all_arrives(&mut other, PATIENCE);
     ledger.expected.add(&other.expected);
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -240,8 +223,8 @@ fn sigterm_stores_what_was_read_and_a_second_one_ends_at_once() {
     daemon.wait();
     assert!(began.elapsed() < Duration::from_secs(8), "the second SIGTERM did not end it");
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -249,7 +232,7 @@ fn http_tells_of_life_readiness_and_a_sum_that_adds_up() {
     let (site, mut ledger) = site_with(Site::with_http());
     ledger.write(300);
     let daemon = site.start_ready();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     assert_eq!(site.get("/live").unwrap().0, 200);
     let read = fs::metadata(&ledger.path).unwrap().len();
     let label = "source=\"nginx/access\"";
@@ -268,7 +251,7 @@ fn http_tells_of_life_readiness_and_a_sum_that_adds_up() {
     let status = site.json(&["status", "--json"]);
     assert_eq!(status["ready"], true, "{status}");
     assert_eq!(status["sources"][0]["unaccounted_bytes"], 0);
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -276,7 +259,7 @@ fn a_line_is_readable_soon_after_it_was_written() {
     let (site, mut ledger) = nginx();
     ledger.write(1);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let mut times: Vec<Duration> = (0..15)
         .map(|_| {
             pause_ms(ledger.rng.range(100, 400));
@@ -290,7 +273,7 @@ fn a_line_is_readable_soon_after_it_was_written() {
     times.sort();
     eprintln!("append to readable: median {:?}, worst {:?}", times[7], times[14]);
     assert!(times[7] < Duration::from_secs(2), "median {:?}", times[7]);
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -311,14 +294,14 @@ fn the_state_is_rebuilt_from_the_store_when_it_is_gone_or_damaged() {
     ledger.rotate(Rotation::Rename);
     ledger.write(50);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.stop();
     assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
     // Gone, and nobody asks for a rebuild.
     fs::remove_dir_all(site.path("state")).unwrap();
     ledger.write(50);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.stop();
     assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
     // Damaged: set aside, rebuilt, and said.
@@ -329,13 +312,13 @@ fn the_state_is_rebuilt_from_the_store_when_it_is_gone_or_damaged() {
     }
     ledger.write(50);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.says("set aside");
     let aside = fs::read_dir(site.path("state"))
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("damaged"));
     assert_eq!(aside.count(), 1);
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -348,7 +331,7 @@ fn a_full_state_directory_loses_nothing_and_is_said() {
     };
     ledger.write(100);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let ballast = state.join("ballast");
     let full = fs::write(&ballast, vec![b'b'; 2 << 20]);
     assert!(full.is_err(), "1 MiB holds 2 MiB?");
@@ -362,8 +345,8 @@ fn a_full_state_directory_loses_nothing_and_is_said() {
         said.contains("no room") || said.contains("no space")
     });
     fs::remove_file(&ballast).unwrap();
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
     // Read-only from the start.
     let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&state).status().unwrap();
     assert!(remounted.success());

@@ -19,10 +19,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use support::chaos::arrived;
 use support::ledger::{Ledger, Rotation, Style};
 use support::rows::Expected;
-use support::site::{Daemon, Files, Site};
+use support::site::{Files, Site};
 use support::{PATIENCE, eventually, pause_ms, within};
 
 /// A site that follows one nginx log, and its writer.
@@ -32,22 +31,6 @@ fn nginx(extra: &str) -> (Site, Ledger) {
     site.configure(&[Files::new("nginx/access", &path).with(extra)]);
     let ledger = Ledger::new(&path, Style::Nginx, 1, 21);
     (site, ledger)
-}
-
-#[track_caller]
-fn all_arrives(site: &Site, ledger: &mut Ledger) {
-    ledger.finish_line();
-    if !arrived(site, ledger, PATIENCE) {
-        let wrong = ledger.expected.compare(&site.rows());
-        panic!("not all arrived: {wrong:?}\n{}", site.said());
-    }
-}
-
-#[track_caller]
-fn ends_well(site: &Site, daemon: Daemon, expected: &Expected) {
-    daemon.stop();
-    assert_eq!(expected.compare(&site.rows()), Ok(()));
-    site.audit_is_clean();
 }
 
 #[test]
@@ -64,8 +47,8 @@ fn two_files_with_equal_first_kilobytes_are_two_files() {
     let daemon = site.start();
     one.write(100);
     two.write(100);
-    all_arrives(&site, &mut one);
-    all_arrives(&site, &mut two);
+    site.all_arrives(&mut one, PATIENCE);
+    site.all_arrives(&mut two, PATIENCE);
     daemon.kill();
     // Rotated while down, so that each must be told from the other by more than its beginning.
     for ledger in [&mut one, &mut two] {
@@ -75,11 +58,11 @@ fn two_files_with_equal_first_kilobytes_are_two_files() {
         ledger.write(20);
     }
     let daemon = site.start();
-    all_arrives(&site, &mut one);
-    all_arrives(&site, &mut two);
+    site.all_arrives(&mut one, PATIENCE);
+    site.all_arrives(&mut two, PATIENCE);
     let mut expected = one.expected.clone();
     expected.add(&two.expected);
-    ends_well(&site, daemon, &expected);
+    site.ends_well(daemon, &expected);
     let same = site.logs().iter().filter(|row| row.to_string().contains("/same")).count();
     assert_eq!(same, 4 * 200, "the equal lines of four generations are four times as many rows");
 }
@@ -92,16 +75,16 @@ fn a_copy_beside_the_log_is_not_read_for_itself() {
     let mut ledger = Ledger::new(&site.log("access.log"), Style::Nginx, 1, 5);
     ledger.write(300);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     fs::copy(&ledger.path, site.log("access.log.bak")).unwrap();
     ledger.write(50);
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.stop();
     fs::copy(&ledger.path, site.log("access.log.bak2")).unwrap();
     let daemon = site.start();
     ledger.write(50);
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger.expected);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -126,7 +109,7 @@ fn start_at_the_end_leaves_out_what_was_there_and_reads_every_later_generation()
         ledger.write(10);
         pause_ms(50);
     }
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.stop();
     ledger.write(30);
     ledger.rotate(Rotation::Rename);
@@ -134,10 +117,10 @@ fn start_at_the_end_leaves_out_what_was_there_and_reads_every_later_generation()
     ledger.rotate(Rotation::Gzip);
     ledger.write(5);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let rows = site.rows();
     assert!(old.must.iter().all(|number| !rows.contains_key(number)), "old lines were read");
-    ends_well(&site, daemon, &ledger.expected);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -145,7 +128,7 @@ fn a_writer_that_outlives_rotate_wait_is_still_read() {
     let (site, mut ledger) = nginx("rotate_wait = \"200ms\"");
     ledger.write(50);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let rotated = site.log("access.log.1");
     fs::rename(&ledger.path, &rotated).unwrap();
     let mut fresh = Ledger::new(&site.log("access.log"), Style::Nginx, 5_000, 9);
@@ -155,11 +138,11 @@ fn a_writer_that_outlives_rotate_wait_is_still_read() {
         fresh.write(5);
         pause_ms(450);
     }
-    all_arrives(&site, &mut ledger);
-    all_arrives(&site, &mut fresh);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.all_arrives(&mut fresh, PATIENCE);
     let mut expected = ledger.expected.clone();
     expected.add(&fresh.expected);
-    ends_well(&site, daemon, &expected);
+    site.ends_well(daemon, &expected);
 }
 
 #[test]
@@ -179,7 +162,7 @@ fn lines_that_are_no_text_are_kept() {
     ledger.write_raw(&[b"ln00100005x nul ".as_slice(), &[0; 64], b" hole\n"].concat());
     ledger.write_raw(format!("{stamp}ln00100006x after all\n").as_bytes());
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.stop();
     assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
     let rows = site.logs();
@@ -203,7 +186,7 @@ fn a_hole_of_nul_bytes_at_the_head_loses_no_line() {
     let (site, mut ledger) = nginx("");
     ledger.write(50);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     // A writer without O_APPEND after copytruncate: its offset stays, the head becomes a hole.
     let size = fs::metadata(&ledger.path).unwrap().len();
     fs::copy(&ledger.path, site.log("access.log.1")).unwrap();
@@ -213,8 +196,8 @@ fn a_hole_of_nul_bytes_at_the_head_loses_no_line() {
     writer.write_all_at(line.as_bytes(), size + 1_000_000).unwrap();
     ledger.expected.must.insert(200_001);
     ledger.write(10);
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger.expected);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -242,7 +225,7 @@ fn empty_files_and_files_that_appear_later_are_followed() {
         ledgers.push(ledger);
     }
     eventually("all files are read", || expected.all_in(&site.rows()));
-    ends_well(&site, daemon, &expected);
+    site.ends_well(daemon, &expected);
 }
 
 /// `pid` 4000 + n begins a statement, the others write between its lines.
@@ -295,7 +278,7 @@ fn statements_of_many_pids_stay_whole_and_a_silent_one_holds_nothing_up() {
         ledger.write_raw(&text.as_bytes()[cut..]);
         ledger.expected.must.extend(support::rows::numbers(&text));
     }
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     eventually("the last statement is whole", || {
         site.logs().iter().filter(|row| row.to_string().contains("FROM t")).count() == 240
     });
@@ -382,7 +365,7 @@ fn zone_source_and_format_may_change_while_rows_are_uncommitted() {
         write(500, &mut expected);
     }
     eventually("the rest is read", || expected.all_in(&site.rows()));
-    ends_well(&site, daemon, &expected);
+    site.ends_well(daemon, &expected);
     let last = by_token(&site);
     let newest = last.values().next_back().unwrap();
     assert_eq!(newest["source"], "syslog", "the last rules are in force at the end");
@@ -426,7 +409,7 @@ fn a_year_less_file_lives_past_new_year() {
         line(&mut ledger, &format!("Dec 31 21:{minute:02}:07"));
     }
     let daemon = site.start_as(&[], &environment);
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     // Old lines are in the store, and perhaps in no span: they will be read again next year.
     daemon.kill();
     for minute in 0..30 {
@@ -435,19 +418,19 @@ fn a_year_less_file_lives_past_new_year() {
     fs::write(&clock, "@2027-01-01 00:30:00").unwrap();
     let daemon = site.start_as(&[], &environment);
     line(&mut ledger, "Jan  1 00:10:00");
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     // It lives on: days later the anchor of its first days would make these 2026.
     fs::write(&clock, "@2027-01-09 12:00:00").unwrap();
     pause_ms(300);
     for minute in 0..30 {
         line(&mut ledger, &format!("Jan  9 11:{minute:02}:07"));
     }
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.kill();
     fs::write(&clock, "@2027-12-01 12:00:00").unwrap();
     let daemon = site.start_as(&[], &environment);
     line(&mut ledger, "Nov 30 23:59:59");
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.stop();
     assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
     let mut years = std::collections::BTreeMap::<String, u32>::new();

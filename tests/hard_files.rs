@@ -17,26 +17,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::chaos::arrived;
 use support::ledger::{Ledger, Rotation, Style};
-use support::site::{BINARY, Daemon, Files, Site};
+use support::site::{BINARY, Files, Site};
 use support::{Mounted, PATIENCE, eventually, has, is_root, pause_ms, skip};
-
-#[track_caller]
-fn all_arrives(site: &Site, ledger: &mut Ledger) {
-    ledger.finish_line();
-    if !arrived(site, ledger, PATIENCE) {
-        let wrong = ledger.expected.compare(&site.rows());
-        panic!("not all arrived: {wrong:?}\n{}", site.said());
-    }
-}
-
-#[track_caller]
-fn ends_well(site: &Site, daemon: Daemon, ledger: &Ledger) {
-    daemon.stop();
-    assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
-    site.audit_is_clean();
-}
 
 fn can(program: &str, arguments: &[&str]) -> bool {
     Command::new(program)
@@ -72,21 +55,22 @@ fn a_file_that_becomes_readable_is_read_from_its_beginning() {
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let daemon = site.start_as(&AS_NOBODY, &[]);
     daemon.says("secret.log");
-    eventually("status names the file", || {
+    let named = || {
         let output = site.run(&["status", "--json"]);
-        String::from_utf8_lossy(&output.stdout).contains("secret.log")
-    });
+        String::from_utf8_lossy(&output.stdout).contains("secret.log cannot be read")
+    };
+    eventually("status names the file", named);
     assert!(site.rows().is_empty());
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     // Lost again while it is open, as logrotate's `create 0600` before its chmod does it.
     ledger.rotate(Rotation::Rename);
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     ledger.write(40);
-    pause_ms(500);
+    eventually("status names it again", named);
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 /// Runs with inotify limits of its own, in a user namespace.
@@ -113,8 +97,8 @@ fn with_inotify_limit(name: &str, limit: &str, value: &str) {
             ledger.rotate(Rotation::Rename);
             other.rotate(Rotation::CopyTruncate);
         }
-        all_arrives(&site, &mut ledger);
-        all_arrives(&site, &mut other);
+        site.all_arrives(&mut ledger, PATIENCE);
+        site.all_arrives(&mut other, PATIENCE);
     }
     eventually("the failure is counted", || {
         site.metric("bitacora_wake_faults_total", "").is_some_and(|count| count > 0.0)
@@ -122,7 +106,7 @@ fn with_inotify_limit(name: &str, limit: &str, value: &str) {
     let said = daemon.said().lines().filter(|line| line.contains("inotify")).count();
     assert!(said <= 4, "said once and not each time: {}", daemon.said());
     ledger.expected.add(&other.expected);
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -151,7 +135,7 @@ fn a_file_that_was_cut_back_by_a_power_cut_goes_on_and_doubles_nothing() {
         ledger.finish_line();
         pause_ms(150);
     }
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     daemon.kill();
     // The last lines never reached the disk, but they did reach the store.
     let bytes = fs::read(&path).unwrap();
@@ -161,7 +145,7 @@ fn a_file_that_was_cut_back_by_a_power_cut_goes_on_and_doubles_nothing() {
     let daemon = site.start();
     let mut after = Ledger::new(&path, Style::Nginx, 700_000, 8);
     after.write(100);
-    all_arrives(&site, &mut after);
+    site.all_arrives(&mut after, PATIENCE);
     daemon.stop();
     ledger.expected.add(&after.expected);
     assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
@@ -182,7 +166,7 @@ fn a_full_store_is_waited_for_and_said() {
     };
     ledger.write(100);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let ballast = site.store_dir().join("ballast");
     assert!(fs::write(&ballast, vec![b'b'; 8 << 20]).is_err(), "6 MiB hold 8 MiB?");
     ledger.write(3_000);
@@ -193,8 +177,8 @@ fn a_full_store_is_waited_for_and_said() {
     eprintln!("full store: {}", site.json(&["status", "--json"])["store"]["problem"]);
     ledger.rotate(Rotation::Rename);
     fs::remove_file(&ballast).unwrap();
-    all_arrives(&site, &mut ledger);
-    ends_well(&site, daemon, &ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
 }
 
 #[test]
@@ -212,14 +196,14 @@ fn many_quiet_files_cost_few_descriptors() {
     let mut ledger = Ledger::new(&site.log("many/7/loud.log"), Style::Nginx, 1, 3);
     ledger.write(50);
     let daemon = site.start();
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     ledger.write(50);
-    all_arrives(&site, &mut ledger);
+    site.all_arrives(&mut ledger, PATIENCE);
     let pid = daemon.pid().unwrap().as_raw_nonzero();
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let resident = daemon.memory_kib("VmHWM").unwrap();
     eprintln!("2,001 files: {open} descriptors, {resident} KiB at most");
     assert!(open < 200, "{open} descriptors");
     assert!(resident < 64 << 10, "{resident} KiB");
-    ends_well(&site, daemon, &ledger);
+    site.ends_well(daemon, &ledger.expected);
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::rows::{self, Rows};
+use super::chaos::arrived;
+use super::ledger::Ledger;
+use super::rows::{self, Expected, Rows};
 use super::{PATIENCE, eventually, within};
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_bitacora");
@@ -241,6 +243,24 @@ impl Site {
         assert!(deep.status.success(), "audit --deep: {}", told(&deep));
         let shallow = self.run(&["audit", "--json"]);
         assert!(shallow.status.success(), "audit: {}", told(&shallow));
+    }
+
+    /// Waits until every line of the writer's ledger is a row, after ending its last line.
+    #[track_caller]
+    pub fn all_arrives(&self, ledger: &mut Ledger, patience: Duration) {
+        ledger.finish_line();
+        if !arrived(self, ledger, patience) {
+            let wrong = ledger.expected.compare(&self.rows());
+            panic!("not all arrived: {wrong:?}\n{}", self.said());
+        }
+    }
+
+    /// Stops the daemon; lost 0, duplicated 0, and the audit agrees.
+    #[track_caller]
+    pub fn ends_well(&self, daemon: Daemon, expected: &Expected) {
+        daemon.stop();
+        assert_eq!(expected.compare(&self.rows()), Ok(()));
+        self.audit_is_clean();
     }
 
     /// The daemons' own words, of all runs.
