@@ -241,7 +241,7 @@ impl Tailer {
             self.changes.push(Change::Moved { origin: id, path });
         }
         if finished {
-            self.happened_resumed(id);
+            self.happened_resumed(ix);
         }
         if let Some(file) = self.files.get(ix)
             && (file.has_more() || !file.current)
@@ -251,7 +251,11 @@ impl Tailer {
         let _ = out;
     }
 
-    pub(super) fn happened_resumed(&mut self, id: OriginId) {
+    /// The origin of a file was finished, and the file has grown after all.
+    pub(super) fn happened_resumed(&mut self, ix: FileIx) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let id = file.origin;
+        file.extra().ends = Some(file.handed);
         if let Some(origin) = self.origins.get_mut(&id) {
             origin.finished = false;
         }
@@ -437,7 +441,7 @@ impl Tailer {
         } else {
             file.phase = Phase::Following;
             if finished {
-                self.happened_resumed(id);
+                self.happened_resumed(ix);
             }
             self.activate(ix);
         }
