@@ -82,6 +82,8 @@ pub struct TailerConfig {
     pub open_files_max: usize,
     /// How a file is opened for reading.
     pub open: fn(&std::path::Path) -> std::io::Result<std::fs::File>,
+    /// The clock by which files are stamped, in nanoseconds since 1970.
+    pub file_clock_ns: Box<dyn Fn() -> i64 + Send>,
 }
 
 impl TailerConfig {
@@ -95,6 +97,7 @@ impl TailerConfig {
             ids: Box::new(random_id),
             open_files_max: 256,
             open: |path| std::fs::File::open(path),
+            file_clock_ns: Box::new(discover::file_clock_ns),
         }
     }
 }
