@@ -150,6 +150,11 @@ impl Account {
         self.digest = None;
     }
 
+    /// Whether the bytes so far end within a line.
+    pub fn mid_line(&self) -> bool {
+        self.before.last().is_some_and(|&byte| byte != b'\n')
+    }
+
     /// The checksum of all bytes that are digested.
     const fn total(&self) -> u64 {
         self.digest_state ^ u64::MAX

@@ -41,6 +41,8 @@ pub enum Event<'a> {
     },
     /// A record is there: for good, or as far as it has come.
     Record(Framed<'a>),
+    /// The first line of the only open record, whose time must be fixed now, as another begins.
+    Alone(&'a [u8]),
 }
 
 /// The text of one record.
@@ -74,6 +76,8 @@ struct Open {
     framing: Framing,
     flags: Flags,
     interleaved: bool,
+    /// Its time is fixed, or it has none of its own.
+    timed: bool,
     touched_ms: u64,
     /// Length of the text that was shipped early.
     shipped: Option<usize>,
@@ -91,6 +95,7 @@ impl Open {
             framing: Framing::default(),
             flags: Flags::default(),
             interleaved: true,
+            timed: true,
             touched_ms: 0,
             shipped: None,
         }
@@ -178,9 +183,17 @@ impl Assembler {
         let followed = self.open.iter().any(|open| open.thread == thread);
         let lead = orphan && !mid_line && !begun && !followed;
         self.close_where(each, |open| open.thread == thread);
+        // the running time follows the order of the bytes, whatever else is open
+        if let [alone] = self.open.as_mut_slice()
+            && !std::mem::replace(&mut alone.timed, true)
+        {
+            let first = alone.text.split(|&byte| byte == b'\n').next();
+            each(Event::Alone(first.unwrap_or_default()));
+        }
         self.begin(line, thread, framing, orphan && !lead, now_ms);
         let record = self.current().map(|open| open.as_carried());
-        let class = Class::First { among_others: self.open.len() > 1 };
+        let among_others = self.open.len() > 1 && !(orphan && !lead);
+        let class = Class::First { among_others };
         each(Event::Line { line, class, record });
         if lead {
             // a line before the first beginning is a record of its own
@@ -275,6 +288,7 @@ impl Assembler {
     ) {
         let mut flags = Flags { continued, ..Flags::default() };
         flags.note(line);
+        let timed = continued || !self.open.is_empty();
         self.open.push(Open {
             start: line.start,
             thread,
@@ -285,6 +299,7 @@ impl Assembler {
             framing,
             flags,
             interleaved: false,
+            timed,
             touched_ms: now_ms,
             shipped: None,
         });

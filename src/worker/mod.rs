@@ -190,7 +190,8 @@ impl Worker {
             }
             Input::Context(context) => {
                 if let Some(work) = self.origins.get_mut(&context.origin) {
-                    work.end_records(now_ms, &mut self.fill, output);
+                    // in the middle of a line, too: its file was finished there
+                    work.finish(now_ms, &mut self.fill, output);
                     work.cut(&mut self.pieces, output);
                     work.change(&context, &mut self.parsers)?;
                 }

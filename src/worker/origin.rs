@@ -96,8 +96,9 @@ impl OriginWork {
             self.core.table = context.table;
             self.core.recent = Recent::default();
         }
-        assert_eq!(self.framing.lines.unfinished_bytes(), 0, "a context begins at a line start");
-        self.framing = Framing::new(&self.core.parser, limit, false, &[]);
+        assert_eq!(self.framing.lines.unfinished_bytes(), 0, "all lines have ended");
+        let mid_line = self.core.account.mid_line();
+        self.framing = Framing::new(&self.core.parser, limit, mid_line, &[]);
         Ok(())
     }
 
@@ -139,14 +140,7 @@ impl OriginWork {
         self.core.fields = Vec::new();
     }
 
-    /// Ends all open records, as another context begins here.
-    pub fn end_records(&mut self, now_ms: u64, fill: &mut Fill, output: &mut Output) {
-        let parser = Arc::clone(&self.core.parser);
-        let mut step = self.core.step(&parser, self.origin, false, now_ms, fill, output);
-        self.framing.end_records(&mut step);
-    }
-
-    /// The origin ends: the last line is final.
+    /// The origin, or its context, ends: the last line is final, and so are all records.
     pub fn finish(&mut self, now_ms: u64, fill: &mut Fill, output: &mut Output) {
         let end = self.core.account.digested();
         let parser = Arc::clone(&self.core.parser);
@@ -238,6 +232,7 @@ impl Handler for Step<'_> {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Record(framed) => self.record(&framed),
+            Event::Alone(line) => self.fix_time(line),
             Event::Line { class: Class::Blank, .. } if self.single => {
                 self.core.account.sum_reason(Reason::Blank);
             }

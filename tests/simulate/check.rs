@@ -20,7 +20,7 @@ pub fn everything_arrived(history: &History) -> bool {
         let known = loss.lines.iter().filter(|line| line.end <= loss.known);
         known.map(|line| line.number).any(|number| missing(&number))
     });
-    !due && !unsaid
+    !due && !unsaid && unaccounted(history).is_empty()
 }
 
 /// Everything that is wrong.

@@ -218,6 +218,8 @@ impl Daemon {
             (config.idle_ms, config.kept_files_max) = (500, 0);
         }
         config.ids = Box::new(move || ids.fetch_add(1, Ordering::Relaxed));
+        let files = Arc::clone(&clock);
+        config.file_clock_ns = Box::new(move || files.wall_ms() * 1_000_000);
         let watched =
             Watched { state: Arc::clone(&state), boundaries: Arc::clone(&ground.boundaries) };
         let tailer = Tailer::new(config, Arc::new(watched), Arc::clone(&buffers)).unwrap();

@@ -391,6 +391,13 @@ impl Disk {
         }
     }
 
+    /// The first bytes of a file.
+    pub fn head(&self, at: usize) -> Vec<u8> {
+        let mut head = self.content(at);
+        head.truncate(1024);
+        head
+    }
+
     fn content(&self, at: usize) -> Vec<u8> {
         let inode = &self.inodes[at];
         let mut bytes = vec![0; usize::try_from(inode.len).unwrap()];

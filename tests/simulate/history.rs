@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicI64;
 
 use bitacora::key::Table;
 use bitacora::ledger::{Encoding, OriginId};
+use bitacora::sources::file::examine::head_hash;
 use bitacora::sources::file::{KnownOrigin, TailState};
 use bitacora::state::{Post, State};
 
@@ -234,12 +235,17 @@ impl History {
     }
 
     /// Lines are gone from a file. `len` bytes of it are left, or it is deleted.
-    fn gone(&mut self, at: usize, gone: Gone, cut: bool) {
+    fn gone(&mut self, at: usize, gone: Gone, head: &[u8], cut: bool) {
         let inode = self.disk.inodes[at].number;
         let ids: Vec<OriginId> = self
             .origins()
             .iter()
             .filter(|one| one.record.kernel.inode == inode)
+            // what the file held before an earlier truncation is another matter
+            .filter(|one| {
+                let length = usize::try_from(one.record.head_bytes).unwrap();
+                head.get(..length).is_some_and(|head| head_hash(head) == one.record.head_hash)
+            })
             .map(|one| one.record.id)
             .collect();
         let log = self.disk.inodes[at].log;
@@ -375,9 +381,10 @@ impl History {
         let compressing = self.disk.begin_compress(at, encoding);
         let steps = self.random.below(10);
         self.live(steps);
+        let head = self.disk.head(at);
         let (plain, gone) = self.disk.end_compress(compressing);
         self.say(format!("log {log}: a rotated file is compressed, {} gone", gone.len()));
-        self.gone(plain, gone, false);
+        self.gone(plain, gone, &head, false);
     }
 
     fn copytruncate(&mut self, log: usize) {
@@ -396,9 +403,10 @@ impl History {
     fn truncate(&mut self, log: usize) {
         let Some(at) = self.disk.current(log) else { return };
         let before = self.disk.inodes[at].len;
+        let head = self.disk.head(at);
         let gone = self.disk.cut(at, 0);
         self.say(format!("log {log}: truncated at {before}, {} lines gone", gone.len()));
-        self.gone(at, gone, true);
+        self.gone(at, gone, &head, true);
         if self.random.percent(40) {
             self.append(log);
         }
@@ -410,7 +418,8 @@ impl History {
         }
         if let Some((at, gone)) = self.disk.replace(log) {
             self.say(format!("log {log}: deleted and created, {} lines gone", gone.len()));
-            self.gone(at, gone, false);
+            let head = self.disk.head(at);
+            self.gone(at, gone, &head, false);
         }
         if self.random.percent(70) {
             self.disk.reopen(log);
@@ -423,9 +432,10 @@ impl History {
             return;
         }
         let at = *self.random.pick(&rotated);
+        let head = self.disk.head(at);
         let gone = self.disk.delete(at);
         self.say(format!("log {log}: a rotated file is deleted, {} lines gone", gone.len()));
-        self.gone(at, gone, false);
+        self.gone(at, gone, &head, false);
     }
 
     /// The machine loses power; the store and the state have more of a file than the disk.

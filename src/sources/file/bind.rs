@@ -241,7 +241,7 @@ impl Tailer {
             self.changes.push(Change::Moved { origin: id, path });
         }
         if finished {
-            self.happened_resumed(id);
+            self.happened_resumed(ix);
         }
         if let Some(file) = self.files.get(ix)
             && (file.has_more() || !file.current)
@@ -251,7 +251,11 @@ impl Tailer {
         let _ = out;
     }
 
-    pub(super) fn happened_resumed(&mut self, id: OriginId) {
+    /// The origin of a file was finished, and the file has grown after all.
+    pub(super) fn happened_resumed(&mut self, ix: FileIx) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let id = file.origin;
+        file.extra().ends = Some(file.handed);
         if let Some(origin) = self.origins.get_mut(&id) {
             origin.finished = false;
         }
@@ -328,6 +332,11 @@ impl Tailer {
         if encoding != Encoding::Plain && verdict != Verdict::Incomplete {
             file.size = content.unwrap_or(0);
         }
+        let one = file.extra.as_ref().and_then(|extra| extra.examination.as_ref());
+        let has_twin = matches!(verdict, Verdict::Continues(id) if one
+            .is_some_and(|one| one.twins().any(|(of, _)| of == id)));
+        let is_plain =
+            |id: &OriginId| self.origins.get(id).is_some_and(|one| one.encoding == Encoding::Plain);
         let has_file = |id: &OriginId| self.origins.get(id).is_some_and(|one| one.file.is_some());
         match verdict {
             Verdict::Incomplete => {
@@ -345,6 +354,8 @@ impl Tailer {
                 file.phase = Phase::Adopting;
                 self.adopting.push((id, ix));
             }
+            // its own file was found meanwhile, and says more than what was known of it
+            Verdict::Continues(id) if !has_twin && is_plain(&id) => self.wait(ix, 0),
             Verdict::Continues(id) | Verdict::Copy(id) => self.is_copy(ix, id),
             Verdict::Other if file.current || file.unseen => self.await_birth(ix),
             Verdict::Empty if file.current => self.wait(ix, 30_000),
@@ -437,7 +448,7 @@ impl Tailer {
         } else {
             file.phase = Phase::Following;
             if finished {
-                self.happened_resumed(id);
+                self.happened_resumed(ix);
             }
             self.activate(ix);
         }

@@ -54,7 +54,7 @@ impl Tailer {
                 }
             }
         }
-        self.births = later;
+        self.births.extend(later);
         if batch.is_empty() {
             return false;
         }
@@ -107,10 +107,17 @@ impl Tailer {
             }
             _ => plain_start(&file, look.size, to_end, first)?,
         };
-        if head.is_empty() {
+        // until its first line is whole there is nothing to read, and little to know it by
+        let early = head.len() < HEAD_BYTES_MAX && !head.contains(&b'\n');
+        let early = early && known.encoding == Encoding::Plain && first.is_none();
+        if head.is_empty() || early && known.current {
             if let Some(known) = self.files.get_mut(ix) {
                 known.phase = Phase::Fresh;
             }
+            return Ok(None);
+        }
+        if early && self.now.mono_ms.saturating_sub(known.moved_ms) < rules.rotate_wait_ms {
+            self.births.push(ix); // its writer may end the line
             return Ok(None);
         }
         let id = (self.config.ids)();

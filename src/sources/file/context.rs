@@ -80,6 +80,7 @@ impl Tailer {
         let Some(file) = self.files.get_mut(ix) else { return Ok(false) };
         let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
         let (id, handed, opened, mid_line) = (file.origin, file.handed, file.opened, file.mid_line);
+        let size = file.size;
         let Some(extra) = &mut file.extra else { return Ok(false) };
         while extra.later.front().is_some_and(|next| next.from_bytes <= handed) {
             extra.context = extra.later.pop_front();
@@ -88,6 +89,23 @@ impl Tailer {
             }
         }
         let Some(newest) = extra.later.back().or(extra.context.as_ref()) else { return Ok(false) };
+        // what has grown since does not end there
+        let ends = extra.ends.take().filter(|at| *at == handed || *at > handed && *at == size);
+        if let Some(at) = ends.filter(|at| *at > newest.from_bytes) {
+            let context = Context { from_bytes: at, ..newest.clone() };
+            if let Err(error) = self.state.add_contexts(std::slice::from_ref(&context)) {
+                extra.ends = Some(at);
+                return Err(error.into());
+            }
+            if opened || at > handed {
+                extra.later.push_back(context.clone());
+            } else {
+                extra.context = Some(context.clone());
+            }
+            file.phase = Phase::Announcing;
+            out.push(FileEvent::Announce { record: origin.record(id), contexts: vec![context] });
+            return Ok(false);
+        }
         let old = rules.year_less && wall_ms - newest.anchor_ms >= ANCHOR_MS_MAX;
         if !old && newest.same_rules(&rules.context(id, 0, 0)) {
             extra.cut = None;

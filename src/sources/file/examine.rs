@@ -64,6 +64,8 @@ struct Compare {
     digest: Option<Digest>,
     next_sum: usize,
     agrees: bool,
+    /// The origin's head is no whole line: many files begin like that.
+    tiny: bool,
     /// Bytes that were compared with the twin, or proved by a checksum or marker.
     proved: u64,
 }
@@ -176,11 +178,12 @@ impl Examination {
 
     fn verdict(&self) -> Verdict {
         let size = self.offset;
-        let best = self
-            .compares
-            .iter()
-            .filter(|one| one.agrees && one.is_proved(size))
-            .max_by_key(|one| (one.suspect.twin.is_some(), one.proved, one.suspect.need));
+        let best = self.compares.iter().filter(|one| one.agrees && one.is_proved(size)).max_by_key(
+            |one| {
+                let proved = one.proved.max(one.suspect.head.0);
+                (one.suspect.twin.is_some(), proved, one.suspect.need)
+            },
+        );
         match best {
             None => Verdict::Other,
             Some(one) if one.suspect.twin.is_none() && size >= one.suspect.need => {
@@ -194,7 +197,7 @@ impl Examination {
 impl Compare {
     fn new(mut suspect: Suspect) -> Self {
         suspect.markers.sort_unstable();
-        Self { suspect, digest: None, next_sum: 0, agrees: true, proved: 0 }
+        Self { suspect, digest: None, next_sum: 0, agrees: true, tiny: false, proved: 0 }
     }
 
     /// Whether a file of this size that never disagreed agrees for a reason.
@@ -206,6 +209,9 @@ impl Compare {
         }
         if size < suspect.head.0 || suspect.head.0 == 0 {
             return false;
+        }
+        if self.tiny && suspect.need <= suspect.head.0 {
+            return size == suspect.head.0;
         }
         // up to the position, every span must have agreed; a shorter file needs any proof
         if size >= suspect.need {
@@ -227,7 +233,9 @@ impl Compare {
         let (head_bytes, head_hashed) = self.suspect.head;
         if at < head_bytes && end >= head_bytes {
             let length = usize::try_from(head_bytes).unwrap_or(usize::MAX);
-            self.agrees &= head.get(..length).is_some_and(|head| head_hash(head) == head_hashed);
+            let head = head.get(..length).unwrap_or_default();
+            self.agrees &= head.len() == length && head_hash(head) == head_hashed;
+            self.tiny = length < HEAD_BYTES_MAX && !head.contains(&b'\n');
         }
         self.check_markers(at, bytes, tail);
         self.check_sums(at, bytes);

@@ -129,6 +129,9 @@ pub(super) struct Extra {
     pub later: VecDeque<Context>,
     /// A new context begins at the first line start at or after this offset.
     pub cut: Option<u64>,
+    /// Line and records end here, because the file was finished here: a context is to begin, so
+    /// that they end here in every later reading too.
+    pub ends: Option<u64>,
     /// Running time at the origin's committed end.
     pub running_ms: Option<i64>,
     /// Anchor of the origin's first context.

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirEntryExt;
 use std::path::{Path, PathBuf};
 
 use super::FileEvent;
-use super::discover::{self, Stamp};
+use super::discover::Stamp;
 use super::follow::{FileIx, LogIx};
 use super::identity;
 use super::siblings;
@@ -29,7 +29,7 @@ struct Why {
 
 impl Tailer {
     pub(super) fn list_dirs(&mut self, mut moved: BTreeMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
-        self.listed_ns = discover::file_clock_ns() - TICK_NS;
+        self.listed_ns = (self.config.file_clock_ns)() - TICK_NS;
         let mut aliases: HashMap<PathBuf, LogIx> = HashMap::new();
         for (lix, log) in self.logs.iter() {
             if let Some(real) = &log.real {

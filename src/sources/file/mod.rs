@@ -86,6 +86,8 @@ pub struct TailerConfig {
     pub kept_files_max: usize,
     /// How a file is opened for reading.
     pub open: fn(&std::path::Path) -> std::io::Result<std::fs::File>,
+    /// The clock by which files are stamped, in nanoseconds since 1970.
+    pub file_clock_ns: Box<dyn Fn() -> i64 + Send>,
 }
 
 impl TailerConfig {
@@ -101,6 +103,7 @@ impl TailerConfig {
             idle_ms: 60_000,
             kept_files_max: 512,
             open: |path| std::fs::File::open(path),
+            file_clock_ns: Box::new(discover::file_clock_ns),
         }
     }
 }

@@ -87,8 +87,7 @@ impl Tailer {
         if file.phase == Phase::Ended && file.has_more() {
             // a writer that outlived `rotate_wait`
             file.phase = Phase::Following;
-            let origin = file.origin;
-            self.happened_resumed(origin);
+            self.happened_resumed(ix);
         }
         let Some(file) = self.files.get(ix) else { return };
         let later = file.extra.as_ref().is_some_and(|extra| extra.retry_ms > self.now.mono_ms);
@@ -275,7 +274,8 @@ impl Tailer {
             limit >= file.size || file.size == SIZE_UNKNOWN && room >= CHUNK_BYTES_MAX as u64;
         // a cut at a line start that `handed` is itself was taken already
         let last = file.last && whole && file.backlog() <= CHUNK_BYTES_MAX as u64;
-        let ask = Ask { at: file.handed, limit, marker: file.marker, cut: extra.cut, last };
+        let (marker, cut, bound) = (file.marker, extra.cut, limit == next);
+        let ask = Ask { at: file.handed, limit, marker, cut, last, bound };
         Some((ask, whole))
     }
 
@@ -314,7 +314,9 @@ impl Tailer {
         file.mid_line = bytes.last() != Some(&b'\n');
         file.handed = start + bytes.len() as u64;
         file.marker = marker;
-        file.moved_ms = now;
+        if !file.mid_line {
+            file.moved_ms = now; // the rest of a file that was waited for is no growth
+        }
         if file.size != SIZE_UNKNOWN {
             file.size = file.size.max(file.handed);
             file.peak = file.peak.max(file.size);
@@ -338,8 +340,8 @@ impl Tailer {
         for ix in leaving {
             let Some(file) = self.files.get_mut(ix) else { continue };
             if file.handed < file.size {
-                // the last line will get no newline
-                file.last = true;
+                // the last line will get no newline; that it ends here is for good
+                file.extra().ends = Some(file.size);
                 file.tried = u64::MAX;
                 continue;
             }

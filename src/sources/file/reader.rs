@@ -29,6 +29,8 @@ pub struct Ask {
     pub cut: Option<u64>,
     /// The file is finished: a last line without newline is taken too.
     pub last: bool,
+    /// A context begins at the limit: what stands before it ends there, newline or not.
+    pub bound: bool,
 }
 
 /// What came of it.
@@ -143,7 +145,7 @@ fn cut(bytes: &[u8], ask: Ask, full_room: bool) -> usize {
             return earliest + newline + 1;
         }
     }
-    if ask.last {
+    if ask.last || ask.bound && ask.at + bytes.len() as u64 == ask.limit {
         return bytes.len();
     }
     match memchr::memrchr(b'\n', bytes) {
@@ -285,7 +287,7 @@ mod tests {
     }
 
     fn ask(at: u64, marker: u64) -> Ask {
-        Ask { at, limit: u64::MAX, marker, cut: None, last: false }
+        Ask { at, limit: u64::MAX, marker, cut: None, last: false, bound: false }
     }
 
     fn start() -> u64 {

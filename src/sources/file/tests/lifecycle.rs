@@ -53,12 +53,15 @@ fn files_that_appear_later_are_read_from_their_beginning() {
 }
 
 #[test]
-fn an_empty_file_has_no_origin_until_it_has_a_byte() {
+fn a_file_has_no_origin_until_it_has_a_whole_line() {
     let mut rig = Rig::new(&["a.log"]);
     rig.append("a.log", "");
     rig.settle();
     assert_eq!(rig.state.origins().unwrap(), []);
     rig.append("a.log", "x");
+    rig.settle();
+    assert_eq!(rig.state.origins().unwrap(), []);
+    rig.append("a.log", "\n");
     rig.settle();
     assert_eq!(rig.state.origins().unwrap().len(), 1);
 }
