@@ -150,6 +150,45 @@ fn a_daemon_that_is_killed_during_an_outage_reads_all_of_it_afterwards() {
 }
 
 #[test]
+fn a_cluster_goes_on_without_one_node_and_is_waited_for_without_two() {
+    let name = "a_cluster_goes_on_without_one_node_and_is_waited_for_without_two";
+    let nodes = Node::start(&["--commitlog", "batch"]).and_then(|first| {
+        let second = first.joined(&["--commitlog", "batch"])?;
+        let third = first.joined(&["--commitlog", "batch"])?;
+        Ok([first, second, third])
+    });
+    let [first, second, third] = match nodes {
+        Ok(nodes) => nodes,
+        Err(why) => return skip(name, &why),
+    };
+    let (site, mut ledger) = on(&first, "replication = 3");
+    site.apply_schema();
+    ledger.write(500);
+    let daemon = site.start();
+    site.all_arrives(&mut ledger, LONG);
+    // The one that was configured goes: the driver knows the others by then.
+    ledger.write(500);
+    first.kill();
+    ledger.write(2_000);
+    ledger.rotate(Rotation::Rename);
+    ledger.write(500);
+    site.all_arrives(&mut ledger, LONG);
+    second.kill();
+    ledger.write(500);
+    status_tells_of_an_outage(&site);
+    second.restart();
+    site.all_arrives(&mut ledger, LONG);
+    status_is_well(&site);
+    first.restart();
+    third.kill();
+    ledger.write(500);
+    site.all_arrives(&mut ledger, LONG);
+    third.restart();
+    there_are_no_dead_letters(&site);
+    site.ends_well(daemon, &ledger.expected);
+}
+
+#[test]
 fn a_missing_table_is_waited_for_and_no_row_becomes_a_dead_letter() {
     let name = "a_missing_table_is_waited_for_and_no_row_becomes_a_dead_letter";
     let node = match shared() {

@@ -86,6 +86,7 @@ fn exit_codes_say_what_happened() {
     exits(&site, &["logs", "-g", "no such text anywhere"], 1);
     exits(&site, &["logs", "-o", "no-such-format"], 2);
     exits(&site, &["logs", "--since", "the day of never"], 2);
+    exits(&site, &["logs", "--since", "-1h", "--until", "-2h"], 2);
     exits(&site, &["logs", "--count", "source"], 0);
     exits(&site, &["dead-letters", "ls"], 1);
     exits(&site, &["state", "show"], 0);

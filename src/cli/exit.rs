@@ -141,8 +141,20 @@ fn report(error: &anyhow::Error) {
         let noun = if count == 1 { "problem" } else { "problems" };
         eprintln!("bitacora: {count} {noun} in the configuration");
     } else {
-        eprintln!("bitacora: {error:#}");
+        eprintln!("bitacora: {}", words(error));
     }
+}
+
+/// An error with its causes, but for those that stand in its own words already.
+fn words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words.push_str(": ");
+            words.push_str(&cause);
+        }
+    }
+    words
 }
 
 #[cfg(test)]
@@ -150,6 +162,14 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let absent = ControlError::Absent { path: "/x".into(), source: io::Error::other("gone") };
+        let said = words(&anyhow::Error::from(absent));
+        assert_eq!(said.matches("gone").count(), 1, "{said}");
+        assert_eq!(words(&anyhow::anyhow!("inner").context("outer")), "outer: inner");
+    }
 
     #[test]
     fn the_first_cause_with_a_code_decides() {

@@ -99,7 +99,8 @@ pub struct Args {
     /// The same as -o json
     #[arg(long, conflicts_with = "output")]
     pub json: bool,
-    /// Count rows by source, level, host, minute, hour, day, or any field; several with commas
+    /// Count rows by source, level, host, minute, hour, day, or any field; several with commas.
+    /// Records that may still grow, the last of a multi-line log, are not counted yet
     #[arg(long, value_name = "BY", num_args = 0..=1, default_missing_value = "all", conflicts_with = "follow")]
     pub count: Option<String>,
     /// Begin at this row
@@ -246,10 +247,14 @@ impl Question {
                 .collect::<Result<_, _>>()
                 .map_err(usage)?,
         };
+        let (since_ms, until_ms) = (at(&args.since)?, at(&args.until)?);
+        if since_ms.zip(until_ms).is_some_and(|(since, until)| since > until) {
+            return Err(usage("--since is after --until: no row can be there"));
+        }
         let grep = args.grep.as_deref().map(|pattern| filter::grep(pattern, args.case_sensitive));
         let filter = Filter {
-            since_ms: at(&args.since)?,
-            until_ms: at(&args.until)?,
+            since_ms,
+            until_ms,
             sources: names(&args.source).map_err(usage)?,
             hosts: names(&args.host).map_err(usage)?,
             levels,

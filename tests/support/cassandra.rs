@@ -1,4 +1,4 @@
-//! Real Cassandra nodes for tests, by `scripts/cassandra`. Each is a cluster of its own.
+//! Real Cassandra nodes for tests, by `scripts/cassandra`.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 #![allow(clippy::expect_used, reason = "all of it is tests")]
@@ -82,6 +82,21 @@ impl Node {
     /// `IP:PORT`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// A further node of this one's cluster, which then stands in its ring.
+    ///
+    /// # Errors
+    /// See [`Node::start`].
+    pub fn joined(&self, options: &[&str]) -> Result<Self, String> {
+        let (ip, _) = self.address.split_once(':').expect("IP:PORT");
+        let node = Self::start(&[&["--join", ip], options].concat())?;
+        let (joined, _) = node.address.split_once(':').expect("IP:PORT");
+        let up = format!("UN  {joined} ");
+        super::eventually("the node stands in the ring", || {
+            self.nodetool(&["status"]).contains(&up)
+        });
+        Ok(node)
     }
 
     /// Where `ca.pem`, `client.pem` and `client.key` are, on a node with TLS.
