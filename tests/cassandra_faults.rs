@@ -26,8 +26,8 @@ use support::{PATIENCE, eventually, pause_ms, skip, within};
 /// A node's first start and a driver's reconnection take longer than files do.
 const LONG: Duration = Duration::from_mins(2);
 
-fn on(node: &Node, extra: &str) -> (Site, Ledger) {
-    let site = Site::on_cassandra(node.address(), keyspace(), extra);
+fn on(nodes: &[&Node], extra: &str) -> (Site, Ledger) {
+    let site = Site::on_cassandra(nodes, keyspace(), extra);
     let path = site.log("access.log");
     site.configure(&[Files::new("nginx/access", &path)]);
     let ledger = Ledger::new(&path, Style::Nginx, 1, 31);
@@ -96,7 +96,7 @@ fn a_node_that_is_killed_and_restarted_loses_and_doubles_nothing() {
         Ok(node) => node,
         Err(why) => return skip(name, &why),
     };
-    let (site, mut ledger) = on(&node, "");
+    let (site, mut ledger) = on(&[&node], "");
     site.apply_schema();
     ledger.write(200);
     let daemon = site.start();
@@ -127,7 +127,7 @@ fn a_daemon_that_is_killed_during_an_outage_reads_all_of_it_afterwards() {
         Ok(node) => node,
         Err(why) => return skip(name, &why),
     };
-    let (site, mut ledger) = on(&node, "");
+    let (site, mut ledger) = on(&[&node], "");
     site.apply_schema();
     ledger.write(100);
     let daemon = site.start();
@@ -161,7 +161,7 @@ fn a_cluster_goes_on_without_one_node_and_is_waited_for_without_two() {
         Ok(nodes) => nodes,
         Err(why) => return skip(name, &why),
     };
-    let (site, mut ledger) = on(&first, "replication = 3");
+    let (site, mut ledger) = on(&[&first, &second, &third], "replication = 3");
     site.apply_schema();
     ledger.write(500);
     let daemon = site.start();
@@ -176,10 +176,11 @@ fn a_cluster_goes_on_without_one_node_and_is_waited_for_without_two() {
     second.kill();
     ledger.write(500);
     status_tells_of_an_outage(&site);
-    second.restart();
+    // The seed first: a node that finds no seed does not start.
+    first.restart();
     site.all_arrives(&mut ledger, LONG);
     status_is_well(&site);
-    first.restart();
+    second.restart();
     third.kill();
     ledger.write(500);
     site.all_arrives(&mut ledger, LONG);
@@ -195,7 +196,7 @@ fn a_missing_table_is_waited_for_and_no_row_becomes_a_dead_letter() {
         Ok(node) => node,
         Err(why) => return skip(name, why),
     };
-    let (site, mut ledger) = on(node, "");
+    let (site, mut ledger) = on(&[node], "");
     // Started before there is a schema: it says what to do, and is not ready.
     ledger.write(100);
     let daemon = site.start();
@@ -240,7 +241,7 @@ fn a_revoked_permission_is_an_outage_and_said() {
         Ok(node) => node,
         Err(why) => return skip(name, &why),
     };
-    let (mut site, mut ledger) = on(&node, "");
+    let (mut site, mut ledger) = on(&[&node], "");
     let secret = site.path("password");
     std::fs::write(&secret, "ship-canary-7\n").unwrap();
     let keyspace = keyspace_of(&site).to_owned();
@@ -250,9 +251,8 @@ fn a_revoked_permission_is_an_outage_and_said() {
     let root_secret = site.path("root-password");
     std::fs::write(&root_secret, "cassandra").unwrap();
     let files = [Files::new("nginx/access", site.log("access.log"))];
-    let address = node.address().to_owned();
-    let kind =
-        |extra| Kind::Cassandra { address: address.clone(), keyspace: keyspace.clone(), extra };
+    let nodes = vec![node.address().to_owned()];
+    let kind = |extra| Kind::Cassandra { nodes: nodes.clone(), keyspace: keyspace.clone(), extra };
     site.kind = kind(login("cassandra", &root_secret));
     site.configure(&files);
     site.apply_schema();

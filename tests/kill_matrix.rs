@@ -101,7 +101,7 @@ fn no_kill_and_no_rotation_loses_or_doubles_a_line_in_cassandra() {
         Err(why) => return skip(name, why),
     };
     matrix("cassandra", rounds(9).min(9), 2, can_trace(), |_| {
-        let site = Site::on_cassandra(node.address(), cassandra::keyspace(), "");
+        let site = Site::on_cassandra(&[node], cassandra::keyspace(), "");
         site.configure(&[]);
         site.apply_schema();
         site

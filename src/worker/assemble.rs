@@ -192,7 +192,7 @@ impl Assembler {
         }
         self.begin(line, thread, framing, orphan && !lead, now_ms);
         let record = self.current().map(|open| open.as_carried());
-        let among_others = self.open.len() > 1 && !(orphan && !lead);
+        let among_others = self.open.len() > 1 && (!orphan || lead);
         let class = Class::First { among_others };
         each(Event::Line { line, class, record });
         if lead {

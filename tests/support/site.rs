@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::cassandra::Node;
 use super::chaos::arrived;
 use super::ledger::Ledger;
 use super::rows::{self, Expected, Rows};
@@ -22,7 +23,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_bitacora");
 #[derive(Debug, Clone)]
 pub enum Kind {
     Sqlite,
-    Cassandra { address: String, keyspace: String, extra: String },
+    Cassandra { nodes: Vec<String>, keyspace: String, extra: String },
 }
 
 /// One `[[files]]` table.
@@ -78,10 +79,11 @@ impl Site {
         site
     }
 
-    /// With a keyspace of its own on a node; `extra` are lines of `[store.cassandra]`.
-    pub fn on_cassandra(address: &str, keyspace: String, extra: &str) -> Self {
+    /// With a keyspace of its own on these nodes; `extra` are lines of `[store.cassandra]`.
+    pub fn on_cassandra(nodes: &[&Node], keyspace: String, extra: &str) -> Self {
         let mut site = Self::new();
-        site.kind = Kind::Cassandra { address: address.into(), keyspace, extra: extra.into() };
+        let nodes = nodes.iter().map(|node| node.address().to_owned()).collect();
+        site.kind = Kind::Cassandra { nodes, keyspace, extra: extra.into() };
         site
     }
 
@@ -123,9 +125,9 @@ impl Site {
                 "[store]\nkind = \"sqlite\"\nbatch_age = \"100ms\"\n[store.sqlite]\ndir = {:?}\n",
                 self.store_dir()
             ),
-            Kind::Cassandra { address, keyspace, extra } => write!(
+            Kind::Cassandra { nodes, keyspace, extra } => write!(
                 text,
-                "[store]\nkind = \"cassandra\"\nbatch_age = \"100ms\"\n[store.cassandra]\nnodes = [{address:?}]\nkeyspace = {keyspace:?}\n{extra}\n"
+                "[store]\nkind = \"cassandra\"\nbatch_age = \"100ms\"\n[store.cassandra]\nnodes = {nodes:?}\nkeyspace = {keyspace:?}\n{extra}\n"
             ),
         }
         .unwrap();

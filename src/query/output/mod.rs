@@ -217,7 +217,7 @@ fn time_of(row: &StoredRow) -> Timestamp {
 }
 
 /// What a row says in one line. The message of an access log is the request alone: who asked,
-/// and what the answer was, belong to it for a person.
+/// and what the answer was, belong to it for a person; so does the program of a syslog line.
 fn said(row: &StoredRow) -> String {
     let fields = metadata(row);
     let text = |name: &str| fields.get(name).and_then(|value| value.as_str());
@@ -232,7 +232,11 @@ fn said(row: &StoredRow) -> String {
             }
             said
         }
-        _ => row.message.clone(),
+        _ => match (text("app_name"), text("procid")) {
+            (Some(app), Some(process)) => format!("{app}[{process}]: {}", row.message),
+            (Some(app), None) => format!("{app}: {}", row.message),
+            (None, _) => row.message.clone(),
+        },
     }
 }
 

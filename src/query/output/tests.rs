@@ -42,6 +42,20 @@ fn an_access_log_shows_who_asked_and_what_was_answered() {
 }
 
 #[test]
+fn a_syslog_line_shows_its_program() {
+    let mut row = row(NOW, "pan listo");
+    for (metadata, said) in [
+        (r#"{"app_name":"panadero","procid":"71"}"#, "panadero[71]: pan listo"),
+        (r#"{"app_name":"panadero"}"#, "panadero: pan listo"),
+        (r#"{"procid":"71"}"#, "pan listo"),
+    ] {
+        row.metadata = metadata.into();
+        let expected = format!("Nov 22 12:03:52 web1 nginx/access: {said}\n");
+        assert_eq!(printed(Look::Short, &row, true), expected);
+    }
+}
+
+#[test]
 fn further_lines_of_a_message_stand_under_the_first() {
     let row = row(NOW, "select 1\nfrom hornos");
     let expected = "2026-11-22T12:03:52.250+00:00 web1 nginx/access: select 1\n    from hornos\n";
