@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::durable::{DirLock, LockError, create_dir, lock_dir};
 
 mod db;
-mod outbox;
+pub(crate) mod outbox;
 mod positions;
 pub(crate) mod rows;
 mod stamps;
