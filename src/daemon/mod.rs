@@ -192,6 +192,7 @@ impl Daemon {
         let recovery = recovery::Recovery {
             store: Arc::clone(&self.store),
             state: Arc::clone(&self.state),
+            stamps: Arc::clone(&self.stamps),
             health: Arc::clone(&self.health),
             stop: stop.clone(),
         };

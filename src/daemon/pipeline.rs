@@ -115,7 +115,6 @@ impl Pipeline {
             announcements,
             cut_backs,
             track,
-            state: Arc::clone(parts.state),
             health: Arc::clone(parts.health),
             wake,
         };

@@ -7,14 +7,18 @@ use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::{FIRST_WAIT, MAX_WAIT};
+use super::clock::wall_ms;
 use super::health::Health;
 use crate::backoff::Backoff;
 use crate::ledger::Span;
-use crate::state::{State, StateError};
+use crate::state::{Stamps, State, StateError};
 use crate::stores::{Store, StoreError};
 
 /// Origins that are asked for at once.
 const ORIGINS_AT_ONCE: usize = 1000;
+
+/// A state that was lost may have been so far ahead of the clock with its write timestamps.
+const STAMPS_AHEAD_MS: i64 = 600_000;
 
 /// Key in `state.db`: the store was asked what this machine has read before.
 const FILLED: &str = "filled_from_store";
@@ -25,6 +29,8 @@ pub(super) struct Recovery {
     pub store: Arc<dyn Store>,
     /// The state that is filled.
     pub state: Arc<State>,
+    /// Write timestamps.
+    pub stamps: Arc<Stamps>,
     /// Who is told how it goes.
     pub health: Arc<Health>,
     /// Breaks it off.
@@ -60,12 +66,14 @@ impl Recovery {
     }
 
     async fn once(&self) -> Result<(), StoreError> {
-        recover(&*self.store, &self.state).await.map_err(|error| match error {
-            RecoveryError::Store(error) => error,
-            // an outage like any other, until someone has made room
-            RecoveryError::State(error) => {
-                self.health.state_refused(&error);
-                StoreError::Outage { store: "state.db", detail: error.to_string() }
+        recover(&*self.store, &self.state, &self.stamps, wall_ms()).await.map_err(|error| {
+            match error {
+                RecoveryError::Store(error) => error,
+                // an outage like any other, until someone has made room
+                RecoveryError::State(error) => {
+                    self.health.state_refused(&error);
+                    StoreError::Outage { store: "state.db", detail: error.to_string() }
+                }
             }
         })
     }
@@ -88,14 +96,19 @@ pub enum RecoveryError {
 /// # Errors
 ///
 /// The store or the state cannot be used for now.
-pub async fn recover(store: &dyn Store, state: &State) -> Result<(), RecoveryError> {
+pub async fn recover(
+    store: &dyn Store,
+    state: &State,
+    stamps: &Stamps,
+    now_ms: i64,
+) -> Result<(), RecoveryError> {
     store.check().await?;
     if store.name() == "null" {
         // state.db is all that remembers
         return Ok(());
     }
     if block_in_place(|| state.meta::<bool>(FILLED))? != Some(true) {
-        fill(store, state).await?;
+        fill(store, state, stamps, now_ms).await?;
     }
     let ids = block_in_place(|| state.origin_ids())?;
     for ids in ids.chunks(ORIGINS_AT_ONCE) {
@@ -113,7 +126,12 @@ pub async fn recover(store: &dyn Store, state: &State) -> Result<(), RecoveryErr
 }
 
 /// A state that is new, or was set aside, learns from the store what this machine has read.
-async fn fill(store: &dyn Store, state: &State) -> Result<(), RecoveryError> {
+async fn fill(
+    store: &dyn Store,
+    state: &State,
+    stamps: &Stamps,
+    now_ms: i64,
+) -> Result<(), RecoveryError> {
     let stored = store.origins(Some(state.machine())).await?;
     let filled = block_in_place(|| {
         let origins = state.rebuild(&stored)?;
@@ -121,7 +139,13 @@ async fn fill(store: &dyn Store, state: &State) -> Result<(), RecoveryError> {
     });
     match filled? {
         0 => {}
-        origins => tracing::info!(origins, "the state was rebuilt from the store"),
+        origins => {
+            // rows that are written again must beat those that the lost state has stamped
+            let spans = stored.iter().flat_map(|origin| &origin.spans);
+            let newest_ms = spans.map(|span| span.last_write_ms).max().unwrap_or(now_ms);
+            stamps.begin_after(newest_ms.max(now_ms).saturating_add(STAMPS_AHEAD_MS) * 1000);
+            tracing::info!(origins, "the state was rebuilt from the store");
+        }
     }
     Ok(())
 }

@@ -18,7 +18,6 @@ use crate::ledger::OriginId;
 use crate::sources::Input;
 use crate::sources::file::wake::Wake;
 use crate::sources::file::{FileEvent, Now, Tailer, Weight};
-use crate::state::{Post, State};
 
 /// How often the tailer's view goes to metrics and watermarks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -87,8 +86,6 @@ pub struct Tailing {
     pub cut_backs: mpsc::Sender<CutBack>,
     /// To the tracker.
     pub track: mpsc::Sender<Track>,
-    /// For loss receipts, before the store has them.
-    pub state: Arc<State>,
     /// Who is told of everything.
     pub health: Arc<Health>,
     /// Kernel events.
@@ -195,14 +192,9 @@ impl Shift {
                 let announcement = Announcement { record, contexts };
                 return self.tailing.announcements.blocking_send(announcement).is_ok();
             }
-            FileEvent::Receipt(receipt) => {
-                self.tailing.health.lost(&receipt);
-                if let Err(error) = self.tailing.state.post(&[Post::Receipt(receipt)]) {
-                    self.tailing.health.state_refused(&error);
-                }
-            }
-            FileEvent::CutBack { origin, path, from, to, contexts, running_ms } => {
-                let request = CutBack { origin, path, from, to, contexts, running_ms };
+            FileEvent::Receipt(receipt) => self.tailing.health.lost(&receipt),
+            FileEvent::CutBack { origin, path, file, encoding, from, end, to, contexts } => {
+                let request = CutBack { origin, path, file, encoding, from, end, to, contexts };
                 return self.tailing.cut_backs.blocking_send(request).is_ok();
             }
             FileEvent::Happened { source, what } => {

@@ -26,6 +26,7 @@ CREATE TABLE origins (
   born_ms INTEGER NOT NULL, encoding TEXT NOT NULL,
   path BLOB NOT NULL, mtime_ns INTEGER NOT NULL, first_marker INTEGER NOT NULL,
   end_bytes INTEGER NOT NULL, marker INTEGER NOT NULL, span TEXT, reach INTEGER NOT NULL,
+  reach_marker INTEGER,
   finished INTEGER NOT NULL DEFAULT 0, retired INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE contexts (

@@ -14,7 +14,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
@@ -23,7 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::durable::{DirLock, LockError, create_dir, lock_dir};
 
 mod db;
-mod outbox;
+pub(crate) mod outbox;
 mod positions;
 pub(crate) mod rows;
 mod stamps;
@@ -124,7 +124,7 @@ pub struct State {
     cloned_from: Option<String>,
     new: bool,
     recovered: Option<String>,
-    /// The outbox may have something.
+    /// The outbox may have something: it was written since it was found empty.
     posts: AtomicBool,
     // a reader beside the daemon has none
     _lock: Option<DirLock>,
@@ -259,6 +259,8 @@ impl State {
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, StateError> {
         self.db().with(|connection| {
+            // under the lock, so that who finds the outbox empty afterwards has seen this write
+            self.posts.store(true, Ordering::Release);
             let tx =
                 connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let answer = write(&tx)?;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use super::rows::{from_json, to_json};
 use super::{State, StateError};
@@ -53,6 +53,13 @@ impl Post {
     }
 }
 
+/// Puts one thing into the outbox.
+pub(crate) fn put_post(tx: &Transaction<'_>, post: &Post) -> rusqlite::Result<()> {
+    let (kind, key) = post.key();
+    let sql = "INSERT OR REPLACE INTO outbox (kind, key, value) VALUES (?1, ?2, ?3)";
+    tx.prepare_cached(sql)?.execute((kind, key, post.text())).map(drop)
+}
+
 impl State {
     /// Puts things into the outbox.
     ///
@@ -60,15 +67,7 @@ impl State {
     ///
     /// Nothing was written.
     pub fn post(&self, posts: &[Post]) -> Result<(), StateError> {
-        self.posts.store(true, Ordering::Release);
-        self.write(|tx| {
-            for post in posts {
-                let (kind, key) = post.key();
-                let sql = "INSERT OR REPLACE INTO outbox (kind, key, value) VALUES (?1, ?2, ?3)";
-                tx.prepare_cached(sql)?.execute((kind, key, post.text()))?;
-            }
-            Ok(())
-        })
+        self.write(|tx| posts.iter().try_for_each(|post| put_post(tx, post)))
     }
 
     /// Whether the outbox may have something; costs nothing.

@@ -68,6 +68,12 @@ impl Stamps {
         first
     }
 
+    /// Begins after `last`, which a state that was lost may have given.
+    pub fn begin_after(&self, last: i64) {
+        let mut range = self.range.lock().unwrap_or_else(PoisonError::into_inner);
+        range.last = range.last.max(last);
+    }
+
     /// Gives back what was reserved and not used, at a stop.
     ///
     /// # Errors

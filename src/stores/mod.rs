@@ -150,8 +150,12 @@ pub trait Store: Send + Sync {
     /// The last span of each of these origins, where there is one. Recovery asks this.
     fn last_spans<'a>(&'a self, origins: &'a [OriginId]) -> Answer<'a, Vec<Span>>;
 
-    /// Which of these keys have a row: to find where a file that was cut back goes on.
-    fn present<'a>(&'a self, rows: &'a [(crate::key::Partition, RowKey)]) -> Answer<'a, Vec<bool>>;
+    /// The messages of the rows with these keys, where there are any: to find where a file that
+    /// was cut back goes on.
+    fn messages<'a>(
+        &'a self,
+        rows: &'a [(crate::key::Partition, RowKey)],
+    ) -> Answer<'a, Vec<Option<String>>>;
 
     /// All that the store knows of a machine's origins (of all machines with `None`), with all
     /// spans.

@@ -62,8 +62,8 @@ impl Store for NullStore {
         done(Vec::new())
     }
 
-    fn present<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<bool>> {
-        done(vec![false; rows.len()])
+    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
+        done(vec![None; rows.len()])
     }
 
     fn origins<'a>(&'a self, _: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>> {

@@ -112,7 +112,10 @@ impl TailState for Watched {
         self.keep(|state| state.add_contexts(contexts))
     }
 
-    fn raise_reaches(&self, reaches: &[(OriginId, u64)]) -> Result<(), TailStateError> {
+    fn raise_reaches(
+        &self,
+        reaches: &[(OriginId, u64, Option<u64>)],
+    ) -> Result<(), TailStateError> {
         self.keep(|state| state.raise_reaches(reaches))
     }
 
@@ -208,8 +211,8 @@ impl Daemon {
         let state = State::open_on(&ground.state_dir, &ground.machine_id, clock.wall_ms()).unwrap();
         let state = Arc::new(state);
         assert_eq!(state.recovered(), None, "state.db was not damaged");
-        now(recover(&*ground.store, &state)).unwrap();
         let stamps = Arc::new(Stamps::new(Arc::clone(&state)).unwrap());
+        now(recover(&*ground.store, &state, &stamps, clock.wall_ms())).unwrap();
         let buffers = Arc::new(Buffers::default());
         let mut config = TailerConfig::new(ground.sources.clone(), "host", state.machine());
         let ids = Arc::clone(&ground.ids);
@@ -367,14 +370,11 @@ impl Daemon {
                 let stamp = self.stamps.take(1 + contexts.len(), self.clock.wall_ms() * 1000);
                 self.announcements.push((record, contexts, stamp));
             }
-            FileEvent::Receipt(receipt) => {
-                self.state.post(&[Post::Receipt(receipt)]).unwrap();
-            }
-            FileEvent::CutBack { origin, path, from, to, contexts, running_ms } => {
-                let request = CutBack { origin, path, from, to, contexts, running_ms };
+            FileEvent::CutBack { origin, path, file, encoding, from, end, to, contexts } => {
+                let request = CutBack { origin, path, file, encoding, from, end, to, contexts };
                 self.cut_backs.push_back(request);
             }
-            FileEvent::Happened { .. } | FileEvent::Said { .. } => {}
+            FileEvent::Receipt(_) | FileEvent::Happened { .. } | FileEvent::Said { .. } => {}
         }
     }
 
@@ -548,9 +548,10 @@ impl Daemon {
         let Some(request) = self.cut_backs.pop_front() else { return };
         let origin = request.origin;
         let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
-        let at = match cutback::rows_of(&request, &store) {
-            Ok(rows) => now(rows.first_lacking(&*store)).unwrap(),
-            Err(_) => request.from,
+        let from = request.from;
+        let at = match cutback::rows_of(request, &store) {
+            Ok(rows) => now(rows.goes_on_at(&*store)).unwrap(),
+            Err(_) => from,
         };
         self.told.push_back(Told::CutBack(origin, at));
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicI64;
 use bitacora::key::Table;
 use bitacora::ledger::{Encoding, OriginId};
 use bitacora::sources::file::examine::head_hash;
-use bitacora::sources::file::{KnownOrigin, TailState};
+use bitacora::sources::file::{KnownOrigin, REACH_BYTES_MAX, TailState};
 use bitacora::state::{Post, State};
 
 use super::clock::Clock;
@@ -202,7 +202,11 @@ impl History {
         let ends = self.ends();
         let more = |origin: &KnownOrigin| {
             let end = ends.get(&origin.record.id).copied().unwrap_or(0);
-            !origin.finished && origin.reach > end.max(origin.record.first_offset)
+            let guess = end.max(origin.record.first_offset) + REACH_BYTES_MAX;
+            !origin.finished
+                && origin.reach > end.max(origin.record.first_offset)
+                // a state that was lost has lost its reaches
+                && origin.reach < guess
         };
         let known = self.origins().into_iter().filter(more);
         known.map(|one| (one.record.id, one.reach)).collect()
@@ -465,18 +469,8 @@ impl History {
                 last = Some((span.origin, span.start_bytes, all));
             }
         });
-        // rows past the last span, of bytes that are gone by then, are a limit: nothing tells
-        // how far the disk held what was handed out
+        // what was on its way to the store arrives before the machine is up again
         self.ground.store.late_writes();
-        let mut ahead = false;
-        let ends = self.ends();
-        self.ground.store.each_row(|key, _| {
-            let end = ends.get(&key.origin).copied().unwrap_or(0);
-            ahead |= ids.contains(&key.origin) && key.offset_bytes.unsigned_abs() >= end;
-        });
-        if ahead {
-            return;
-        }
         if let Some((.., all)) = last {
             positions.extend(all.into_iter().filter(|position| *position <= inode.len));
         }
@@ -494,6 +488,7 @@ impl History {
         for placed in &gone {
             self.disk.lines[placed.number].due = Due::May;
         }
+        self.disk.restart_writer(log);
         self.say(format!("log {log}: cut back to {len}, {} lines gone", gone.len()));
         if self.random.percent(50) {
             self.append(log);

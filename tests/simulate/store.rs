@@ -272,13 +272,14 @@ impl Store for Memory {
         ready(origins.iter().filter_map(last).collect())
     }
 
-    fn present<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<bool>> {
+    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
         let inner = self.inner();
-        let has = |(partition, key): &(Partition, RowKey)| {
+        let message = |(partition, key): &(Partition, RowKey)| {
             let Partition { table, day, source, bucket } = partition;
-            inner.rows.contains_key(&(*table, *day, source.to_string(), *bucket, *key))
+            let place = (*table, *day, source.to_string(), *bucket, *key);
+            inner.rows.get(&place).map(|(_, cell)| cell.message.clone())
         };
-        ready(rows.iter().map(has).collect())
+        ready(rows.iter().map(message).collect())
     }
 
     fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>> {

@@ -86,6 +86,12 @@ impl Tailer {
         for &id in &candidates {
             if self.still_holds(ix, file, id)? {
                 self.learn_marker(id, file)?;
+                if self.was_cut(id, file)? {
+                    self.bind_to(ix, id);
+                    let end = self.end_of(id);
+                    self.begin_cut_back(ix, end, false, out);
+                    return Ok(());
+                }
                 self.resume(ix, id, &kernel, out);
                 return Ok(());
             }
@@ -93,12 +99,19 @@ impl Tailer {
         if let Some(&id) = candidates.first() {
             if let Some(from) = self.cut_position(id, file)? {
                 self.bind_to(ix, id);
-                self.begin_cut_back(ix, from, out);
+                self.begin_cut_back(ix, from, false, out);
+                return Ok(());
+            }
+            if self.is_doubtful(id) {
+                self.bind_to(ix, id);
+                let first = self.origins.get(&id).map_or(0, |origin| origin.first_offset);
+                self.begin_cut_back(ix, first, true, out);
                 return Ok(());
             }
             for &id in &candidates {
-                self.detach_unwatched(ix, id, out);
+                self.detach_unwatched(ix, id);
             }
+            self.happened_at(ix, Happening::Truncated, out);
             let sibling = self.has_sibling_name(ix);
             if let Some(followed) = self.files.get_mut(ix) {
                 followed.unseen |= sibling; // its content is younger than what it held before
@@ -117,6 +130,33 @@ impl Tailer {
             self.examining.push_back(ix);
         }
         Ok(())
+    }
+
+    /// Whether the file was cut back behind the origin's last span: what was handed out then may
+    /// be stored, and is not what stands there now.
+    fn was_cut(&self, id: OriginId, file: &File) -> io::Result<bool> {
+        let Some(origin) = self.origins.get(&id) else { return Ok(false) };
+        let ours = *origin.machine == *self.config.machine && !origin.finished;
+        match origin.reach_marker {
+            Some(marker) if ours && origin.encoding == Encoding::Plain => {
+                Ok(origin.reach > origin.end && !marker::holds(file, origin.reach, marker)?)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn end_of(&self, id: OriginId) -> u64 {
+        self.origins.get(&id).map_or(0, |origin| origin.end)
+    }
+
+    /// Whether a file in which no marker of the origin holds may have been cut back to less than
+    /// the oldest of them.
+    fn is_doubtful(&self, id: OriginId) -> bool {
+        self.origins.get(&id).is_some_and(|origin| {
+            let ours = *origin.machine == *self.config.machine && !origin.finished;
+            let stored = origin.end.max(origin.reach) > origin.first_offset;
+            ours && stored && origin.encoding == Encoding::Plain && origin.first_offset == 0
+        })
     }
 
     /// See [`super::follow::Origin::lacks_marker`].
@@ -190,7 +230,8 @@ impl Tailer {
         file.encoding = origin.encoding;
         file.opened = false;
         file.extra = None;
-        (file.peak, file.peak_before) = (file.size, origin.end);
+        file.sure = file.handed;
+        file.verify = true;
         if file.encoding != Encoding::Plain {
             file.size = if origin.finished { origin.end } else { SIZE_UNKNOWN };
         }
@@ -210,24 +251,10 @@ impl Tailer {
         kernel: &KernelIdentity,
         out: &mut Vec<FileEvent>,
     ) {
-        let Some(origin) = self.origins.get_mut(&id) else { return };
-        if *origin.machine != *self.config.machine {
-            // a cloned disk: the origin is the other machine's, ours begins where it stood
-            let (first, first_marker) = (origin.end, origin.marker);
-            origin.detached = true;
-            origin.finished = true;
-            self.changes.push(Change::Finished { origin: id, finished: true });
-            if let Some(file) = self.files.get_mut(ix) {
-                if file.encoding != Encoding::Plain {
-                    file.size = SIZE_UNKNOWN;
-                }
-                let extra = file.extra();
-                (extra.first, extra.first_marker) = (Some(first), first_marker);
-                extra.kernel = *kernel;
-            }
-            self.await_birth(ix);
+        if self.leave_to_other(ix, id, kernel) {
             return;
         }
+        let Some(origin) = self.origins.get_mut(&id) else { return };
         let finished = origin.finished || self.ending.contains_key(&id);
         self.bind_to(ix, id);
         let path = self.path_of(ix);
@@ -251,6 +278,28 @@ impl Tailer {
         let _ = out;
     }
 
+    /// On a cloned disk the origin is the other machine's: ours begins where it stood.
+    fn leave_to_other(&mut self, ix: FileIx, id: OriginId, kernel: &KernelIdentity) -> bool {
+        let Some(origin) = self.origins.get_mut(&id) else { return false };
+        if *origin.machine == *self.config.machine {
+            return false;
+        }
+        let (first, first_marker) = (origin.end, origin.marker);
+        origin.detached = true;
+        origin.finished = true;
+        self.changes.push(Change::Finished { origin: id, finished: true });
+        if let Some(file) = self.files.get_mut(ix) {
+            if file.encoding != Encoding::Plain {
+                file.size = SIZE_UNKNOWN;
+            }
+            let extra = file.extra();
+            (extra.first, extra.first_marker) = (Some(first), first_marker);
+            extra.kernel = *kernel;
+        }
+        self.await_birth(ix);
+        true
+    }
+
     /// The origin of a file was finished, and the file has grown after all.
     pub(super) fn happened_resumed(&mut self, ix: FileIx) {
         let Some(file) = self.files.get_mut(ix) else { return };
@@ -264,7 +313,7 @@ impl Tailer {
     }
 
     /// The origin's file holds other content since an earlier run.
-    fn detach_unwatched(&mut self, ix: FileIx, id: OriginId, out: &mut Vec<FileEvent>) {
+    pub(super) fn detach_unwatched(&mut self, ix: FileIx, id: OriginId) {
         let Some(file) = self.files.get(ix) else { return };
         let log = file.log;
         let Some(origin) = self.origins.get_mut(&id) else { return };
@@ -280,6 +329,8 @@ impl Tailer {
             marker: origin.marker,
             opened: false,
             size: origin.reach,
+            maybe: false,
+            said: false,
             since_ms: self.now.mono_ms,
             truncated: true,
             unwatched: true,
@@ -288,7 +339,12 @@ impl Tailer {
         self.force_dirs(log);
         self.hinted = true;
         self.scanned_ms = None;
-        self.happened(log, Happening::Truncated, out);
+    }
+
+    fn happened_at(&self, ix: FileIx, what: Happening, out: &mut Vec<FileEvent>) {
+        if let Some(file) = self.files.get(ix) {
+            self.happened(file.log, what, out);
+        }
     }
 
     /// Goes on examining; says whether there is more to do.
@@ -335,6 +391,8 @@ impl Tailer {
         let one = file.extra.as_ref().and_then(|extra| extra.examination.as_ref());
         let has_twin = matches!(verdict, Verdict::Continues(id) if one
             .is_some_and(|one| one.twins().any(|(of, _)| of == id)));
+        let cut =
+            matches!(verdict, Verdict::Continues(id) if one.is_some_and(|one| one.was_cut(id)));
         let is_plain =
             |id: &OriginId| self.origins.get(id).is_some_and(|one| one.encoding == Encoding::Plain);
         let has_file = |id: &OriginId| self.origins.get(id).is_some_and(|one| one.file.is_some());
@@ -351,11 +409,12 @@ impl Tailer {
                 self.wait(ix, 250);
             }
             Verdict::Continues(id) if !has_file(&id) => {
+                file.extra().cut_behind = if cut { id } else { 0 };
                 file.phase = Phase::Adopting;
                 self.adopting.push((id, ix));
             }
             // its own file was found meanwhile, and says more than what was known of it
-            Verdict::Continues(id) if !has_twin && is_plain(&id) => self.wait(ix, 0),
+            Verdict::Continues(id) if !has_twin && is_plain(&id) => self.wait(ix, 50),
             Verdict::Continues(id) | Verdict::Copy(id) => self.is_copy(ix, id),
             Verdict::Other if file.current || file.unseen => self.await_birth(ix),
             Verdict::Empty if file.current => self.wait(ix, 30_000),
@@ -416,6 +475,10 @@ impl Tailer {
         let path = self.path_of(ix);
         let Some(file) = self.files.get_mut(ix) else { return };
         let (size, encoding, kernel) = (file.size, file.encoding, file.extra().kernel);
+        let cut = file.extra().cut_behind == id;
+        if self.leave_to_other(ix, id, &kernel) {
+            return;
+        }
         let Some(origin) = self.origins.get_mut(&id) else { return };
         origin.kernel = kernel;
         origin.encoding = encoding;
@@ -443,6 +506,12 @@ impl Tailer {
             file.opened = lost.opened;
         }
         let log = file.log;
+        if cut && !file.opened && !finished && file.handed == self.end_of(id) {
+            self.happened(log, Happening::Adopted, out);
+            let end = self.end_of(id);
+            return self.begin_cut_back(ix, end, false, out);
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
         if finished && file.size == file.handed {
             file.phase = Phase::Ended;
         } else {

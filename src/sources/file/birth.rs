@@ -149,6 +149,7 @@ impl Tailer {
             end: first,
             marker: new.marker,
             reach: first,
+            reach_marker: None,
             finished: false,
             retired: false,
         };
@@ -164,9 +165,7 @@ impl Tailer {
         file.mid_line = false;
         file.tried = u64::MAX;
         file.extra = None;
-        if file.encoding == Encoding::Plain {
-            (file.peak, file.peak_before) = (file.size, first);
-        }
+        (file.sure, file.verify) = (first, true);
         let lix = file.log;
         if let Some(log) = self.logs.get_mut(lix) {
             log.threshold_ns = Some(log.threshold_ns.unwrap_or(i64::MIN).max(new.mtime_ns));
@@ -188,11 +187,14 @@ impl Tailer {
         origin.file = None;
         origin.detached = true;
         let (handed, marker) = (origin.end, origin.marker);
+        // with a marker there, bytes up to the reach were on disk
+        let known = origin.reach_marker.is_some() || origin.end > first;
+        let to = known.then(|| origin.reach_marker.map_or(handed, |_| origin.reach.max(handed)));
         let detail = format!(
-            "the file was cut back, by a power cut or a restored disk; rows of bytes {first} to \
-             {handed} are stored that it does not have any more; nothing needs to be done"
+            "the file was cut back, by a power cut or a restored disk; rows from byte {first} on \
+             may be stored that it does not have any more; nothing needs to be done"
         );
-        self.receipt(id, lix, (first, Some(handed)), Cause::CutBack, detail, out);
+        self.receipt(id, lix, (first, to), Cause::CutBack, detail, out);
         self.lost.push(Lost {
             origin: id,
             log: lix,
@@ -200,6 +202,8 @@ impl Tailer {
             marker,
             opened: false,
             size: handed,
+            maybe: false,
+            said: true,
             since_ms: self.now.mono_ms,
             truncated: true,
             unwatched: false,
@@ -248,6 +252,8 @@ impl Tailer {
                     marker: origin.marker,
                     opened: false,
                     size: origin.reach,
+                    maybe: false,
+                    said: false,
                     since_ms: self.now.mono_ms,
                     truncated: false,
                     unwatched: true,
@@ -319,7 +325,13 @@ impl Tailer {
     }
 
     /// What was written between `copytruncate`'s copy and its truncate is in no file.
-    pub(super) fn gap_of_copy(&self, lost: &Lost, log: LogIx, size: u64, out: &mut Vec<FileEvent>) {
+    pub(super) fn gap_of_copy(
+        &mut self,
+        lost: &Lost,
+        log: LogIx,
+        size: u64,
+        out: &mut Vec<FileEvent>,
+    ) {
         // a state that was rebuilt does not know how far the origin was read
         let guess = self
             .origins
@@ -337,22 +349,24 @@ impl Tailer {
     }
 
     /// Ends an origin whose rest cannot be had, with a receipt for what is known to be lost.
+    /// What may be lost is said too: a receipt claims only what was surely there.
     fn settle(&mut self, lost: &Lost, out: &mut Vec<FileEvent>) {
         let id = lost.origin;
-        let (from, known) = (lost.handed, lost.size > lost.handed);
+        let (from, known) = (lost.handed, lost.size > lost.handed && !lost.said);
         let what = if lost.truncated { "truncated" } else { "deleted" };
         if known {
             let cause = if lost.truncated { Cause::Truncated } else { Cause::Deleted };
             let end = (!lost.unwatched).then_some(lost.size);
             let detail = format!(
                 "the file was {what} before everything after byte {from} was read, and no copy \
-                 of it was found; look for one and use `bitacora import`"
+                 of it was found; more than is known of may have been written; look for a copy \
+                 and use `bitacora import`"
             );
             self.receipt(id, lost.log, (from, end), cause, detail, out);
-        } else if lost.truncated && lost.unwatched {
+        } else if !lost.said && (lost.truncated || lost.maybe) {
             let detail = format!(
-                "the file was {what} while bitacora was not running, and no copy of it was \
-                 found; whether something was written after byte {from} cannot be known"
+                "the file was {what} while nobody looked, and no copy of it was found; whether \
+                 something was written after byte {from} cannot be known"
             );
             self.receipt(id, lost.log, (from, None), Cause::Unknown, detail, out);
         }
@@ -379,8 +393,9 @@ impl Tailer {
         }
     }
 
-    fn receipt(
-        &self,
+    /// The receipt is in the state's outbox together with what follows from the loss.
+    pub(super) fn receipt(
+        &mut self,
         origin: OriginId,
         log: LogIx,
         (start_bytes, end_bytes): (u64, Option<u64>),
@@ -389,7 +404,7 @@ impl Tailer {
         out: &mut Vec<FileEvent>,
     ) {
         let Some(log) = self.logs.get(log) else { return };
-        out.push(FileEvent::Receipt(LossReceipt {
+        let receipt = LossReceipt {
             origin,
             start_bytes,
             end_bytes,
@@ -399,7 +414,9 @@ impl Tailer {
             path: log.path.to_path_buf(),
             noticed_ms: self.now.wall_ms,
             detail,
-        }));
+        };
+        self.changes.push(Change::Lost(Box::new(receipt.clone())));
+        out.push(FileEvent::Receipt(receipt));
     }
 }
 

@@ -39,6 +39,8 @@ pub struct Suspect {
     pub sums: Vec<Sum>,
     /// Positions and their markers.
     pub markers: Vec<(u64, u64)>,
+    /// Its reach and the marker there: behind `need` a file that was cut back has other bytes.
+    pub reach: Option<(u64, u64)>,
     /// How far it has been handed out: a file that agrees up to here is its continuation.
     pub need: u64,
 }
@@ -66,6 +68,8 @@ struct Compare {
     agrees: bool,
     /// The origin's head is no whole line: many files begin like that.
     tiny: bool,
+    /// Other bytes stand before its reach than did.
+    cut: bool,
     /// Bytes that were compared with the twin, or proved by a checksum or marker.
     proved: u64,
 }
@@ -119,6 +123,12 @@ impl Examination {
     #[must_use]
     pub fn tail(&self) -> &[u8] {
         &self.tail
+    }
+
+    /// Whether the file has other bytes before this origin's reach than there were.
+    #[must_use]
+    pub fn was_cut(&self, origin: OriginId) -> bool {
+        self.compares.iter().any(|one| one.suspect.origin == origin && one.cut)
     }
 
     /// The files that it is compared with directly.
@@ -197,7 +207,15 @@ impl Examination {
 impl Compare {
     fn new(mut suspect: Suspect) -> Self {
         suspect.markers.sort_unstable();
-        Self { suspect, digest: None, next_sum: 0, agrees: true, tiny: false, proved: 0 }
+        Self {
+            suspect,
+            digest: None,
+            next_sum: 0,
+            agrees: true,
+            tiny: false,
+            cut: false,
+            proved: 0,
+        }
     }
 
     /// Whether a file of this size that never disagreed agrees for a reason.
@@ -207,7 +225,7 @@ impl Compare {
             // a copy is never longer than its original, which may begin like any file
             return size > 0 && self.proved == size;
         }
-        if size < suspect.head.0 || suspect.head.0 == 0 {
+        if suspect.head.0 == 0 || self.head_counts() && size < suspect.head.0 {
             return false;
         }
         if self.tiny && suspect.need <= suspect.head.0 {
@@ -219,6 +237,11 @@ impl Compare {
         } else {
             self.proved > 0 || size == suspect.head.0 // the head is all there is of it
         }
+    }
+
+    /// A head that is longer than what was stored may have been cut back since.
+    const fn head_counts(&self) -> bool {
+        self.suspect.head.0 <= self.suspect.need || self.suspect.need == 0
     }
 
     fn feed(&mut self, at: u64, bytes: &[u8], head: &[u8], tail: &[u8]) -> io::Result<()> {
@@ -234,7 +257,8 @@ impl Compare {
         if at < head_bytes && end >= head_bytes {
             let length = usize::try_from(head_bytes).unwrap_or(usize::MAX);
             let head = head.get(..length).unwrap_or_default();
-            self.agrees &= head.len() == length && head_hash(head) == head_hashed;
+            let agrees = head.len() == length && head_hash(head) == head_hashed;
+            self.agrees &= agrees || !self.head_counts();
             self.tiny = length < HEAD_BYTES_MAX && !head.contains(&b'\n');
         }
         self.check_markers(at, bytes, tail);
@@ -244,18 +268,26 @@ impl Compare {
 
     fn check_markers(&mut self, at: u64, bytes: &[u8], tail: &[u8]) {
         let end = at + bytes.len() as u64;
-        for &(position, expected) in &self.suspect.markers {
-            if position <= at || position > end {
-                continue;
-            }
+        let found = |position: u64| {
             let inside = usize::try_from(position - at).unwrap_or(0);
             let upto = bytes.get(..inside).unwrap_or_default();
-            let found = if inside >= MARKER_BYTES {
+            if inside >= MARKER_BYTES {
                 marker::marker(upto)
             } else {
                 marker::marker(&[tail, upto].concat())
-            };
-            self.agrees &= found == expected;
+            }
+        };
+        let here = at + 1..=end;
+        if let Some((reach, expected)) =
+            self.suspect.reach.filter(|(reach, _)| here.contains(reach))
+        {
+            self.cut = found(reach) != expected;
+        }
+        for &(position, expected) in &self.suspect.markers {
+            if !here.contains(&position) {
+                continue;
+            }
+            self.agrees &= found(position) == expected;
             self.proved = self.proved.max(position);
         }
     }
@@ -314,6 +346,7 @@ mod tests {
             head: (head.len() as u64, head_hash(head)),
             sums: sums.collect(),
             markers: vec![(done as u64, marker::marker(&text[..done]))],
+            reach: None,
             need: done as u64,
         }
     }

@@ -76,10 +76,9 @@ pub(super) struct Followed {
     pub key: FileKey,
     /// Size of its content, as far as that is known.
     pub size: u64,
-    /// The largest size seen since it has its origin.
-    pub peak: u64,
-    /// `peak` before the last growth: if other content is found, that growth was its.
-    pub peak_before: u64,
+    /// So long its origin's content surely was: what stood before was checked after this size was
+    /// seen.
+    pub sure: u64,
     /// Size of the file itself; another one than `size` if it is compressed.
     pub raw_size: u64,
     pub mtime_ns: i64,
@@ -151,6 +150,12 @@ pub(super) struct Extra {
     /// Where a file that was cut back still holds; the daemon was asked.
     pub cut_from: u64,
     pub cut_asked: bool,
+    /// No marker of its origin holds: only the store can tell whether it was cut back.
+    pub doubtful: bool,
+    /// The origin that it continues, if it was cut back behind its last span before.
+    pub cut_behind: OriginId,
+    /// Its origin ends here, and a new one begins.
+    pub stop_at: Option<u64>,
 }
 
 impl Followed {
@@ -160,8 +165,7 @@ impl Followed {
             path,
             key: look.key(),
             size: look.size,
-            peak: look.size,
-            peak_before: 0,
+            sure: 0,
             raw_size: look.size,
             mtime_ns: look.mtime_ns,
             ctime_ns: look.ctime_ns,
@@ -249,6 +253,8 @@ pub(super) struct Origin {
     /// Marker at `end`.
     pub marker: u64,
     pub reach: u64,
+    /// Marker at `reach`, where that is known.
+    pub reach_marker: Option<u64>,
     /// The reach that an earlier run left.
     pub reach_before: u64,
     /// The state knows `end`.
@@ -281,6 +287,7 @@ impl Origin {
             end: known.end,
             marker,
             reach: known.reach,
+            reach_marker: known.reach_marker,
             reach_before: known.reach,
             saved: true,
             finished: known.finished,
@@ -348,8 +355,12 @@ pub(super) struct Lost {
     pub handed: u64,
     pub marker: u64,
     pub opened: bool,
-    /// Its content was at least this long.
+    /// Its content surely was so long.
     pub size: u64,
+    /// It was longer when it was last seen, but whether that was its content was not checked.
+    pub maybe: bool,
+    /// There is a receipt.
+    pub said: bool,
     pub since_ms: u64,
     pub truncated: bool,
     /// It was lost in an earlier run: nobody looked at the file for a while.

@@ -149,7 +149,12 @@ impl Tailer {
         }
         let Some(log) = self.logs.get_mut(lix).filter(|log| log.source.is_some()) else { return };
         // an inode number that is known may have been used again: only a sibling may be new
-        let younger = log.threshold_ns.is_some_and(|threshold| look.mtime_ns >= threshold);
+        // while it is not known where the content of a file went, what is younger than that
+        // may be its successor in the same file, that nobody has seen
+        let lost = self.lost.iter().filter(|lost| lost.log == lix);
+        let lost = lost.filter_map(|lost| self.origins.get(&lost.origin)).map(|one| one.mtime_ns);
+        let threshold = log.threshold_ns.map(|at| lost.min().map_or(at, |lost| lost.min(at)));
+        let younger = threshold.is_some_and(|threshold| look.mtime_ns >= threshold);
         let unseen = why.sibling && younger;
         if !why.known && !unseen {
             if log.threshold_ns.is_none() {

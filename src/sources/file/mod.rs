@@ -19,7 +19,7 @@
 use std::path::PathBuf;
 
 use crate::config::FileSource;
-use crate::ledger::{Context, LossReceipt, OriginId, OriginRecord};
+use crate::ledger::{Context, Encoding, LossReceipt, OriginId, OriginRecord};
 use crate::sources::Input;
 
 mod bind;
@@ -171,24 +171,29 @@ pub enum FileEvent {
     },
     /// For the worker of its origin.
     Input(Input),
-    /// For the store.
+    /// For metrics; the state's outbox has it for the store.
     Receipt(LossReceipt),
-    /// A file was cut back by a power cut or a rolled-back disk. Parse the whole lines of `path`
+    /// A file was cut back by a power cut or a rolled-back disk. Parse the whole lines of `file`
     /// from `from` on under `contexts` and answer [`Tailer::cut_back`] with the offset of the
-    /// first one whose key the store lacks (or the end of the last, if it has all).
+    /// first one that the store lacks; if it has all up to `end`, with that behind the last one
+    /// up to `to` that it has.
     CutBack {
         /// Whose file it was.
         origin: OriginId,
-        /// The file.
+        /// The file's name.
         path: PathBuf,
+        /// The file, at its beginning.
+        file: std::fs::File,
+        /// How the bytes stand in it.
+        encoding: Encoding,
         /// Where a marker still holds.
         from: u64,
         /// End of what was committed of the origin.
+        end: u64,
+        /// End of what may be stored of it.
         to: u64,
         /// The contexts of the origin.
         contexts: Vec<Context>,
-        /// Running time at the origin's end, the best that is known.
-        running_ms: Option<i64>,
     },
     /// For metrics.
     Happened {

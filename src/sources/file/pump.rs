@@ -4,6 +4,7 @@ use std::io;
 
 use super::follow::{FileIx, Followed, Phase, SIZE_UNKNOWN};
 use super::identity;
+use super::marker::{self, MARKER_BYTES};
 use super::reader::{Ask, Got, Reader};
 use super::state::TailStateError;
 use super::tailer::{Tailer, unreadable};
@@ -37,7 +38,9 @@ impl Tailer {
             if self.is_truncated(ix) {
                 self.truncated(ix, out);
             }
+            self.note_cut(ix, out);
             self.ask_cut_back(ix, out);
+            self.begin_rest(ix, out);
             let keep = self.files.get(ix).is_some_and(|file| {
                 let bound = matches!(
                     file.phase,
@@ -132,7 +135,7 @@ impl Tailer {
 
     /// Reserves what will be read, for all files in one commit.
     pub(super) fn raise_reaches(&mut self, out: &mut Vec<FileEvent>) {
-        let mut raised = Vec::new();
+        let (mut raised, mut changed) = (Vec::new(), Vec::new());
         for &ix in &self.active {
             let Some(file) = self.files.get(ix) else { continue };
             if file.phase != Phase::Following || file.reader.is_none() || file.size <= file.handed {
@@ -147,8 +150,31 @@ impl Tailer {
                 reach = reach.max(file.size.min(file.handed + CHUNK_BYTES_MAX as u64));
             }
             let left = origin.reach.saturating_sub(file.handed);
-            if reach > origin.reach && left < REACH_BYTES_LOW {
-                raised.push((file.origin, reach));
+            let stops = file.extra.as_ref().is_some_and(|extra| extra.stop_at.is_some());
+            if reach <= origin.reach || left >= REACH_BYTES_LOW || stops {
+                continue;
+            }
+            // by it a file is known that was cut back behind its last span
+            let marker = match &file.reader {
+                Some(reader) if file.encoding == Encoding::Plain => {
+                    let before = marker::bytes_before(reader.file(), reach).unwrap_or_default();
+                    let holds = origin.stands_in(reader.file(), file.handed, file.marker);
+                    // of other content there is no reach
+                    if before.len() as u64 != reach.min(MARKER_BYTES as u64)
+                        || !holds.unwrap_or(false)
+                    {
+                        changed.push(ix);
+                        continue;
+                    }
+                    Some(marker::marker(&before))
+                }
+                _ => None,
+            };
+            raised.push((file.origin, reach, marker));
+        }
+        for ix in changed {
+            if let Some(file) = self.files.get_mut(ix) {
+                file.verify = true;
             }
         }
         if raised.is_empty() {
@@ -158,9 +184,9 @@ impl Tailer {
             return self.state_failed(&error, out);
         }
         self.state_works();
-        for (id, reach) in raised {
+        for (id, reach, marker) in raised {
             if let Some(origin) = self.origins.get_mut(&id) {
-                origin.reach = reach;
+                (origin.reach, origin.reach_marker) = (reach, marker);
             }
         }
     }
@@ -265,6 +291,7 @@ impl Tailer {
         let origin = self.origins.get(&file.origin)?;
         let extra = file.extra.as_ref()?;
         let next = extra.later.front().map_or(u64::MAX, |context| context.from_bytes);
+        let next = next.min(extra.stop_at.unwrap_or(u64::MAX));
         let limit = origin.reach.min(next);
         if limit <= file.handed {
             return None;
@@ -319,7 +346,7 @@ impl Tailer {
         }
         if file.size != SIZE_UNKNOWN {
             file.size = file.size.max(file.handed);
-            file.peak = file.peak.max(file.size);
+            file.sure = file.sure.max(file.size);
         }
         self.grown_ms = now;
         out.push(FileEvent::Input(Input::Chunk(Chunk { origin, start, bytes })));
@@ -333,7 +360,9 @@ impl Tailer {
             .copied()
             .filter(|&ix| {
                 self.files.get(ix).is_some_and(|file| {
-                    file.phase == Phase::Following && self.is_leaving(file) && self.is_quiet(file)
+                    let stops = file.extra.as_ref().is_some_and(|extra| extra.stop_at.is_some());
+                    let leaves = file.phase == Phase::Following && self.is_leaving(file);
+                    leaves && !stops && self.is_quiet(file)
                 })
             })
             .collect();
@@ -379,7 +408,9 @@ impl Tailer {
         for &ix in &self.active {
             let Some(file) = self.files.get(ix) else { continue };
             let idle = self.now.mono_ms.saturating_sub(file.moved_ms) >= self.config.idle_ms;
+            let stops = file.extra.as_ref().is_some_and(|extra| extra.stop_at.is_some());
             let drained = file.phase == Phase::Following && !file.has_more() && !file.last;
+            let drained = drained && !stops;
             if file.reader.is_some()
                 && drained
                 && (idle || crowded)
@@ -403,7 +434,8 @@ impl Tailer {
             };
             let origin = self.origins.get(&file.origin);
             let whole = origin.is_some_and(|origin| origin.saved && origin.end == file.handed);
-            if whole && file.reader.is_none() && file.phase == Phase::Following {
+            let stops = file.extra.as_ref().is_some_and(|extra| extra.stop_at.is_some());
+            if whole && !stops && file.reader.is_none() && file.phase == Phase::Following {
                 (file.opened, file.extra) = (false, None);
                 out.push(FileEvent::Input(Input::Rest { origin: file.origin }));
             }

@@ -303,9 +303,6 @@ impl Tailer {
                 file.moved_ms = self.now.mono_ms;
             }
             file.size = look.size;
-            if look.size > file.peak {
-                (file.peak_before, file.peak) = (file.peak, look.size);
-            }
         }
         let (current, phase) = (file.current, file.phase);
         if phase == Phase::Fresh {
@@ -322,7 +319,7 @@ impl Tailer {
             Phase::Following | Phase::Announcing | Phase::Ended
                 if file.encoding == Encoding::Plain =>
             {
-                file.verify |= written && file.size <= file.handed;
+                file.verify |= written;
                 if file.verify || file.has_more() {
                     self.activate(ix);
                 }
@@ -375,7 +372,9 @@ impl Tailer {
                 handed: file.handed,
                 marker: file.marker,
                 opened: file.opened,
-                size: file.size,
+                size: file.sure,
+                maybe: file.size > file.handed,
+                said: false,
                 since_ms: self.now.mono_ms,
                 truncated: false,
                 unwatched: false,

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::ledger::{Carried, Context, Encoding, KernelIdentity, Marker, OriginId, OriginRecord};
+use crate::ledger::{
+    Carried, Context, Encoding, KernelIdentity, LossReceipt, Marker, OriginId, OriginRecord,
+};
 
 /// Why the state could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +39,8 @@ pub struct KnownOrigin {
     pub marker: u64,
     /// Nothing at or after this offset has been handed to a worker.
     pub reach: u64,
+    /// The marker at `reach`, where that is known.
+    pub reach_marker: Option<u64>,
     /// Its file was rotated away and stored whole.
     pub finished: bool,
     /// Its source is not configured any more.
@@ -119,6 +123,8 @@ pub enum Change {
         /// Whether it is; an origin resumes when its source returns.
         retired: bool,
     },
+    /// Bytes of it are lost: a receipt for the store.
+    Lost(Box<LossReceipt>),
 }
 
 /// The state, as the tailer sees it. Positions (`end`, `marker`, markers, running time, sums) are
@@ -153,12 +159,13 @@ pub trait TailState: Send + Sync {
     /// Nothing was written.
     fn add_contexts(&self, contexts: &[Context]) -> Result<(), TailStateError>;
 
-    /// Raises reaches; a reach never goes back.
+    /// Raises reaches, with the markers there; a reach never goes back.
     ///
     /// # Errors
     ///
     /// Nothing was written: nothing beyond the old reach may be handed out.
-    fn raise_reaches(&self, reaches: &[(OriginId, u64)]) -> Result<(), TailStateError>;
+    fn raise_reaches(&self, reaches: &[(OriginId, u64, Option<u64>)])
+    -> Result<(), TailStateError>;
 
     /// Keeps what was learnt.
     ///
@@ -248,6 +255,7 @@ impl TailState for MemoryState {
                 end: new.record.first_offset,
                 marker: new.marker,
                 reach: new.record.first_offset,
+                reach_marker: None,
                 finished: false,
                 retired: false,
             };
@@ -269,11 +277,14 @@ impl TailState for MemoryState {
         Ok(())
     }
 
-    fn raise_reaches(&self, reaches: &[(OriginId, u64)]) -> Result<(), TailStateError> {
+    fn raise_reaches(
+        &self,
+        reaches: &[(OriginId, u64, Option<u64>)],
+    ) -> Result<(), TailStateError> {
         let mut kept = self.whole()?;
-        for (origin, to) in reaches {
-            if let Some((known, _)) = kept.origins.get_mut(origin) {
-                known.reach = known.reach.max(*to);
+        for (origin, to, marker) in reaches {
+            if let Some((known, _)) = kept.origins.get_mut(origin).filter(|one| one.0.reach < *to) {
+                (known.reach, known.reach_marker) = (*to, *marker);
             }
         }
         Ok(())
@@ -285,7 +296,10 @@ impl TailState for MemoryState {
             let (Change::Moved { origin, .. }
             | Change::Adopted { origin, .. }
             | Change::Finished { origin, .. }
-            | Change::Retired { origin, .. }) = change;
+            | Change::Retired { origin, .. }) = change
+            else {
+                continue;
+            };
             let Some((known, _)) = kept.origins.get_mut(origin) else { continue };
             match change {
                 Change::Moved { path, .. } => known.path.clone_from(path),
@@ -296,6 +310,7 @@ impl TailState for MemoryState {
                 }
                 Change::Finished { finished, .. } => known.finished = *finished,
                 Change::Retired { retired, .. } => known.retired = *retired,
+                Change::Lost(_) => {}
             }
         }
         Ok(())

@@ -4,11 +4,12 @@ use rusqlite::{Connection, Transaction};
 
 use super::state::{Change, Detail, KnownOrigin, NewOrigin, Sum, TailState, TailStateError};
 use crate::ledger::{Context, OriginId};
+use crate::state::outbox::put_post;
 use crate::state::rows::{
     INSERT_CONTEXT, INSERT_ORIGIN, RECORD_COLUMNS, encoding_word, from_json, insert_origin,
     path_bytes, path_of, record, signed, to_json, unsigned,
 };
-use crate::state::{State, StateError};
+use crate::state::{Post, State, StateError};
 
 impl From<StateError> for TailStateError {
     fn from(error: StateError) -> Self {
@@ -19,7 +20,8 @@ impl From<StateError> for TailStateError {
 impl TailState for State {
     fn origins(&self) -> Result<Vec<KnownOrigin>, TailStateError> {
         let sql = format!(
-            "SELECT {RECORD_COLUMNS}, path, mtime_ns, end_bytes, marker, reach, finished, retired \
+            "SELECT {RECORD_COLUMNS}, path, mtime_ns, end_bytes, marker, reach, finished, retired, \
+             reach_marker \
              FROM origins ORDER BY id"
         );
         Ok(self.read(|db| {
@@ -34,6 +36,7 @@ impl TailState for State {
                     reach: unsigned(row.get(17)?),
                     finished: row.get(18)?,
                     retired: row.get(19)?,
+                    reach_marker: row.get::<_, Option<i64>>(20)?.map(unsigned),
                 })
             })?;
             known.collect()
@@ -79,12 +82,16 @@ impl TailState for State {
         Ok(self.write(|tx| contexts.iter().try_for_each(|context| add_context(tx, context)))?)
     }
 
-    fn raise_reaches(&self, reaches: &[(OriginId, u64)]) -> Result<(), TailStateError> {
+    fn raise_reaches(
+        &self,
+        reaches: &[(OriginId, u64, Option<u64>)],
+    ) -> Result<(), TailStateError> {
         Ok(self.write(|tx| {
-            let sql = "UPDATE origins SET reach = ?2 WHERE id = ?1 AND reach < ?2";
+            let sql = "UPDATE origins SET reach = ?2, reach_marker = ?3 \
+                       WHERE id = ?1 AND reach < ?2";
             let mut statement = tx.prepare_cached(sql)?;
-            for (origin, to) in reaches {
-                statement.execute((origin, signed(*to)))?;
+            for (origin, to, marker) in reaches {
+                statement.execute((origin, signed(*to), marker.map(signed)))?;
             }
             Ok(())
         })?)
@@ -160,6 +167,7 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
         Change::Retired { origin, retired } => tx
             .prepare_cached("UPDATE origins SET retired = ?2 WHERE id = ?1")?
             .execute((origin, retired)),
+        Change::Lost(receipt) => return put_post(tx, &Post::Receipt((**receipt).clone())),
     };
     changed.map(drop)
 }
@@ -218,8 +226,8 @@ mod tests {
         state.add_contexts(&[context(1, 50), context(1, 20)]).unwrap();
         let replaced = Context { source: "other".to_owned(), ..context(1, 50) };
         state.add_contexts(&[replaced]).unwrap();
-        state.raise_reaches(&[(1, 1000), (2, 500)]).unwrap();
-        state.raise_reaches(&[(1, 900)]).unwrap();
+        state.raise_reaches(&[(1, 1000, Some(u64::MAX)), (2, 500, None)]).unwrap();
+        state.raise_reaches(&[(1, 900, Some(7))]).unwrap();
         let path = PathBuf::from("/var/log/syslog.2.gz");
         let kernel = KernelIdentity { device: 4, inode: 5, generation: Some(6), born_ns: None };
         state

@@ -45,6 +45,10 @@ impl Tailer {
             ids.extend(
                 self.files.iter().filter(|(_, file)| file.log == log).map(|(_, f)| f.origin),
             );
+            // what it continues may have been cut back within its head
+            let path = self.logs.get(log).map(|log| &log.path);
+            let lost = self.origins.iter().filter(|(_, one)| one.file.is_none() && !one.finished);
+            ids.extend(lost.filter(|(_, one)| Some(&one.path) == path).map(|(id, _)| *id));
         }
         let mut suspects = self.unborn_twins(ix);
         for id in ids {
@@ -85,7 +89,7 @@ impl Tailer {
         let suspect = |twin: FileIx| {
             let twin = Some((self.config.open)(&self.path_of(twin)).ok()?);
             let (sums, markers) = (Vec::new(), Vec::new());
-            Some(Suspect { origin: 0, twin, head: (0, 0), sums, markers, need: 0 })
+            Some(Suspect { origin: 0, twin, head: (0, 0), sums, markers, reach: None, need: 0 })
         };
         twins.into_iter().filter_map(suspect).collect()
     }
@@ -122,9 +126,12 @@ impl Tailer {
         markers.push((origin.end, origin.marker));
         markers.extend(read);
         markers.retain(|(position, _)| *position > 0);
+        let reach = origin.reach_marker.map(|marker| (origin.reach, marker));
+        let reach = reach.filter(|(reach, _)| *reach > handed);
         Ok(Some(Suspect {
             origin: id,
             twin,
+            reach,
             head: (origin.head_bytes, origin.head_hash),
             sums: detail.sums,
             markers,

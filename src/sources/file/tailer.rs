@@ -245,17 +245,6 @@ impl Tailer {
         }
     }
 
-    /// Answers [`FileEvent::CutBack`]: the first line that the store lacks begins here.
-    pub fn cut_back(&mut self, origin: OriginId, first: u64) {
-        let Some(ix) = self.origins.get(&origin).and_then(|known| known.file) else { return };
-        let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::CutBack) else {
-            return;
-        };
-        file.extra().first = Some(first);
-        file.phase = Phase::Birth;
-        self.births.push(ix);
-    }
-
     /// Follows other sources, or the same ones under other rules. Sources that are gone retire;
     /// those that return resume; what was handed out keeps its context.
     ///

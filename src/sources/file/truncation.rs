@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io;
 
 use super::bind::BindError;
+use super::examine::{HEAD_BYTES_MAX, head_hash};
 use super::follow::{FileIx, Lost, Phase};
 use super::identity;
+use super::marker;
 use super::tailer::Tailer;
 use super::{FileEvent, Happening};
-use crate::ledger::Encoding;
+use crate::ledger::{Cause, Encoding, OriginId};
 
 impl Tailer {
     /// Whether the file is known to hold other content before `handed` than was read.
@@ -31,7 +33,27 @@ impl Tailer {
             Some(reader) => origin.stands_in(reader.file(), handed, marker),
             None => self.open_itself(ix).and_then(|file| origin.stands_in(&file, handed, marker)),
         };
+        if let (Ok(true), Some(file)) = (&holds, self.files.get_mut(ix)) {
+            file.sure = file.sure.max(file.size);
+        }
         matches!(holds, Ok(false))
+    }
+
+    /// A file that is shorter than it was, but not shorter than what was read of it: nothing of
+    /// the origin moves, but bytes are gone.
+    pub(super) fn note_cut(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let bound = matches!(file.phase, Phase::Following | Phase::Announcing);
+        if !bound || file.encoding != Encoding::Plain || file.size >= file.sure {
+            return;
+        }
+        let sure = std::mem::replace(&mut file.sure, file.size);
+        let (id, log, from) = (file.origin, file.log, file.size);
+        let detail = format!(
+            "the file was cut to {from} bytes before what stood behind them was read: at least \
+             up to byte {sure}"
+        );
+        self.receipt(id, log, (from, Some(sure)), Cause::Truncated, detail, out);
     }
 
     /// Opens a file by its name, if that still leads to it.
@@ -54,7 +76,7 @@ impl Tailer {
         };
         let open = open.map_err(BindError::from);
         match open.and_then(|file| self.cut_position(id, &file)) {
-            Ok(Some(from)) => return self.begin_cut_back(ix, from, out),
+            Ok(Some(from)) => return self.begin_cut_back(ix, from, false, out),
             Ok(None) | Err(BindError::Io(_)) => {}
             // asked again in the next step
             Err(BindError::State(error)) => {
@@ -80,7 +102,9 @@ impl Tailer {
                 handed: file.handed,
                 marker: file.marker,
                 opened: file.opened,
-                size: if file.size < file.peak { file.peak } else { file.peak_before },
+                size: file.sure,
+                maybe: true,
+                said: false,
                 since_ms: self.now.mono_ms,
                 truncated: true,
                 unwatched: false,
@@ -97,7 +121,7 @@ impl Tailer {
         file.unseen |= sibling;
         file.first_sight = false;
         file.tried = u64::MAX;
-        (file.peak, file.peak_before) = (file.size, 0);
+        file.sure = 0;
         file.extra = None;
         file.phase = Phase::Fresh;
         let unborn = !file.current && file.raw_size > 0;
@@ -112,7 +136,14 @@ impl Tailer {
 
     /// An older marker holds: once all that was handed out is committed, the daemon is asked from
     /// where on the store lacks the file's lines.
-    pub(super) fn begin_cut_back(&mut self, ix: FileIx, from: u64, out: &mut Vec<FileEvent>) {
+    /// With `doubtful`, no marker holds, and the store decides whether it was cut back at all.
+    pub(super) fn begin_cut_back(
+        &mut self,
+        ix: FileIx,
+        from: u64,
+        doubtful: bool,
+        out: &mut Vec<FileEvent>,
+    ) {
         let Some(file) = self.files.get_mut(ix) else { return };
         if std::mem::take(&mut file.opened) {
             Self::say_finished(file.origin, out);
@@ -120,10 +151,13 @@ impl Tailer {
         self.open -= usize::from(file.reader.take().is_some());
         file.phase = Phase::CutBack;
         file.extra = None;
-        file.extra().cut_from = from;
+        let extra = file.extra();
+        (extra.cut_from, extra.doubtful) = (from, doubtful);
         let lix = file.log;
         self.activate(ix);
-        self.happened(lix, Happening::Truncated, out);
+        if !doubtful {
+            self.happened(lix, Happening::Truncated, out);
+        }
     }
 
     pub(super) fn ask_cut_back(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
@@ -133,20 +167,114 @@ impl Tailer {
         let (id, handed) = (file.origin, file.handed);
         let (from, asked) =
             file.extra.as_ref().map_or((0, true), |extra| (extra.cut_from, extra.cut_asked));
-        let Some(to) = self.origins.get(&id).map(|origin| origin.end) else { return };
-        if asked || to < handed {
+        let encoding = file.encoding;
+        let Some(origin) = self.origins.get(&id) else { return };
+        let (end, to) = (origin.end, origin.end.max(origin.reach));
+        if asked || end < handed {
             return;
         }
+        // its name may lead elsewhere soon; what cannot be opened now is asked for again
+        let Ok(open) = self.open_itself(ix) else { return };
         match self.state.detail(id) {
             Ok(detail) => {
                 let path = self.path_of(ix);
-                let (contexts, running_ms) = (detail.contexts, detail.running_ms);
-                out.push(FileEvent::CutBack { origin: id, path, from, to, contexts, running_ms });
+                let (origin, file, contexts) = (id, open, detail.contexts);
+                let asks =
+                    FileEvent::CutBack { origin, path, file, encoding, from, end, to, contexts };
+                out.push(asks);
                 if let Some(file) = self.files.get_mut(ix) {
                     file.extra().cut_asked = true;
                 }
             }
             Err(error) => self.state_failed(&error, out),
+        }
+    }
+
+    /// Answers [`FileEvent::CutBack`]: what is not the origin's begins here.
+    pub fn cut_back(&mut self, id: OriginId, first: u64) {
+        let Some(origin) = self.origins.get(&id) else { return };
+        let (end, nothing, ix) = (origin.end, origin.first_offset, origin.file);
+        let Some(ix) = ix else { return };
+        let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::CutBack) else {
+            return;
+        };
+        let doubtful = file.extra().doubtful;
+        if doubtful && first <= nothing {
+            return self.regrown(ix, id);
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if first <= end {
+            let marker = file.marker;
+            let extra = file.extra();
+            (extra.first, extra.first_marker) = (Some(first), marker);
+            file.phase = Phase::Birth;
+            self.births.push(ix);
+            return;
+        }
+        // rows behind the last span are stored: the origin is read up to them once more
+        file.phase = Phase::Following;
+        file.extra = None;
+        file.extra().stop_at = Some(first);
+        (file.tried, file.verify) = (u64::MAX, false);
+        if doubtful && end == nothing {
+            self.learn_head(ix, id, first);
+        }
+        self.activate(ix);
+    }
+
+    /// The head that an origin was born with is gone in part: what is left of it is known by the
+    /// rows that the store has.
+    fn learn_head(&mut self, ix: FileIx, id: OriginId, upto: u64) {
+        let Ok(open) = self.open_itself(ix) else { return };
+        let length = upto.min(HEAD_BYTES_MAX as u64);
+        let mut head = vec![0; usize::try_from(length).unwrap_or(0)];
+        let read = marker::read_fully_at(&open, &mut head, 0);
+        let Some(origin) = self.origins.get_mut(&id).filter(|_| read.is_ok()) else { return };
+        (origin.head_bytes, origin.head_hash) = (length, head_hash(&head));
+        self.by_head.entry((length, origin.head_hash)).or_default().push(id);
+        *self.head_lengths.entry(length).or_default() += 1;
+    }
+
+    /// The store has nothing of the file: it was truncated and has grown again.
+    fn regrown(&mut self, ix: FileIx, id: OriginId) {
+        if let Some(origin) = self.origins.get_mut(&id) {
+            origin.file = None;
+        }
+        self.detach_unwatched(ix, id);
+        let sibling = self.has_sibling_name(ix);
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.unseen |= sibling; // its content is younger than what it held before
+        (file.origin, file.handed, file.marker, file.sure) = (0, 0, 0, 0);
+        file.extra = None;
+        file.phase = Phase::Fresh;
+        let unborn = !file.current && file.raw_size > 0;
+        self.set_pending(ix, unborn);
+        self.fresh.push_back(ix);
+        self.examine_copies_of(id);
+    }
+
+    /// The origin of a file that was cut back ends where its new one begins, once all of it is
+    /// committed.
+    pub(super) fn begin_rest(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::Following)
+        else {
+            return;
+        };
+        let stop_at = file.extra.as_ref().and_then(|extra| extra.stop_at);
+        if stop_at != Some(file.handed) {
+            return;
+        }
+        if std::mem::take(&mut file.opened) {
+            Self::say_finished(file.origin, out);
+        }
+        self.open -= usize::from(file.reader.take().is_some());
+        if self.origins.get(&file.origin).is_some_and(|origin| origin.end >= file.handed) {
+            let marker = file.marker;
+            file.extra = None;
+            let extra = file.extra();
+            (extra.first, extra.first_marker) = (stop_at, marker);
+            file.phase = Phase::Birth;
+            self.births.push(ix);
         }
     }
 }

@@ -358,10 +358,10 @@ impl Store for CassandraStore {
         })
     }
 
-    fn present<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<bool>> {
+    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
         Box::pin(async move {
             let link = self.link().await?;
-            self.note(link.reads.present(&link.session, rows).await)
+            self.note(link.reads.messages(&link.session, rows).await)
         })
     }
 

@@ -75,15 +75,15 @@ impl Statements {
         }
     }
 
-    /// Which of these keys have a row.
-    pub(super) async fn present(
+    /// The messages of the rows with these keys.
+    pub(super) async fn messages(
         &self,
         session: &Arc<Session>,
         rows: &[(Partition, RowKey)],
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<Option<String>>, StoreError> {
         let jobs = rows.iter().enumerate().map(|(index, (partition, key))| {
             let (session, partition, key) = (Arc::clone(session), partition.clone(), *key);
-            let statement = self.of(partition.table).present.clone();
+            let statement = self.of(partition.table).message.clone();
             async move {
                 let values = (
                     CqlDate(cql_date(partition.day)),
@@ -93,20 +93,20 @@ impl Statements {
                     key.origin,
                     key.offset_bytes,
                 );
-                let found: Vec<(i64,)> =
+                let found: Vec<(Option<String>,)> =
                     all_rows(&session, &statement, values, PagingState::start()).await?;
-                Ok((index, !found.is_empty()))
+                Ok((index, found.into_iter().next().map(|(text,)| text.unwrap_or_default())))
             }
         });
-        let mut present = vec![false; rows.len()];
-        at_once(jobs.collect::<Vec<_>>(), |(index, is_there)| {
-            if let Some(slot) = present.get_mut(index) {
-                *slot = is_there;
+        let mut messages = vec![None; rows.len()];
+        at_once(jobs.collect::<Vec<_>>(), |(index, message)| {
+            if let Some(slot) = messages.get_mut(index) {
+                *slot = message;
             }
             true
         })
         .await?;
-        Ok(present)
+        Ok(messages)
     }
 }
 

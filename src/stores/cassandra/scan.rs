@@ -29,7 +29,7 @@ const AHEAD_MAX: usize = 8;
 pub(super) struct StatementsOfTable {
     newest: PreparedStatement,
     oldest: PreparedStatement,
-    pub(super) present: PreparedStatement,
+    pub(super) message: PreparedStatement,
     pub(super) keys: PreparedStatement,
 }
 
@@ -60,10 +60,10 @@ impl StatementsOfTable {
                 format!("{rows} ORDER BY timestamp ASC, origin ASC, offset_bytes ASC LIMIT ?"),
             )
             .await?,
-            present: prepare_read(
+            message: prepare_read(
                 session,
                 format!(
-                    "SELECT offset_bytes {from} {partition} \
+                    "SELECT message {from} {partition} \
                      AND timestamp = ? AND origin = ? AND offset_bytes = ?"
                 ),
             )

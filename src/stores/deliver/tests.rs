@@ -131,7 +131,7 @@ impl Store for ScriptedStore {
         done(Vec::new())
     }
 
-    fn present<'a>(&'a self, _: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<bool>> {
+    fn messages<'a>(&'a self, _: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
         done(Vec::new())
     }
 

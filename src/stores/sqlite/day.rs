@@ -121,24 +121,21 @@ impl DayFile {
     /// # Errors
     ///
     /// With the path and what to do.
-    pub fn holds(
+    pub fn message(
         &self,
         table: Table,
         source: &str,
         key: crate::key::RowKey,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<String>, StoreError> {
         let ask = || {
             let sql = format!(
-                "SELECT 1 FROM {} WHERE source = ? AND timestamp = ? AND origin = ? \
+                "SELECT message FROM {} WHERE source = ? AND timestamp = ? AND origin = ? \
                  AND offset_bytes = ?",
                 table.name()
             );
-            self.connection.prepare_cached(&sql)?.exists((
-                source,
-                key.timestamp_ms,
-                key.origin,
-                key.offset_bytes,
-            ))
+            let key = (source, key.timestamp_ms, key.origin, key.offset_bytes);
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            rusqlite::OptionalExtension::optional(statement.query_row(key, |row| row.get(0)))
         };
         ask().map_err(|error| files::refused(&self.path, &error))
     }

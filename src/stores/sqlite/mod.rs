@@ -199,10 +199,10 @@ impl Store for SqliteStore {
         self.read(move |connection| facts::last_spans(connection, &origins))
     }
 
-    fn present<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<bool>> {
+    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
         let rows = rows.to_vec();
         Box::pin(self.ask(|reply| {
-            Work::Ask(Box::new(move |writer| drop(reply.send(writer.present(&rows)))))
+            Work::Ask(Box::new(move |writer| drop(reply.send(writer.messages(&rows)))))
         }))
     }
 

@@ -291,14 +291,19 @@ impl Writer {
     /// # Errors
     ///
     /// With the path and what to do.
-    pub fn present(&mut self, rows: &[(Partition, RowKey)]) -> Result<Vec<bool>, StoreError> {
-        let mut present = Vec::with_capacity(rows.len());
+    pub fn messages(
+        &mut self,
+        rows: &[(Partition, RowKey)],
+    ) -> Result<Vec<Option<String>>, StoreError> {
+        let mut messages = Vec::with_capacity(rows.len());
         for (Partition { table, day, source, .. }, key) in rows {
             // never makes a file: asking must leave no trace
             let there = files::day_path(&self.dir, *day).exists() && !self.expired(*day)?;
-            present.push(there && self.day(*day)?.holds(*table, source, *key)?);
+            let day = if there { Some(self.day(*day)?) } else { None };
+            let message = day.map(|day| day.message(*table, source, *key)).transpose()?;
+            messages.push(message.flatten());
         }
-        Ok(present)
+        Ok(messages)
     }
 
     fn change(&mut self, changes: &[Change]) -> Result<(), StoreError> {

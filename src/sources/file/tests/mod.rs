@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Start;
 use crate::key::Table;
-use crate::ledger::{Encoding, Marker};
+use crate::ledger::{Cause, Encoding, Marker};
 use crate::parse::Format;
 use crate::sources::{Buffers, CHUNK_BYTES_MAX};
 
@@ -290,9 +290,13 @@ impl Rig {
         let text = fs::read(path).unwrap();
         let story = &self.stories[&origin];
         let mut at = usize::try_from(from).unwrap();
+        let first = usize::try_from(story.first).unwrap();
         for line in text[at..].split_inclusive(|byte| *byte == b'\n') {
             let end = at + line.len();
-            if !line.ends_with(b"\n") || story.bytes.get(at..end) != Some(line) {
+            if !line.ends_with(b"\n")
+                || end > first + story.stored
+                || story.bytes.get(at - first..end - first) != Some(line)
+            {
                 break;
             }
             at = end;

@@ -288,7 +288,9 @@ fn a_file_that_is_truncated_and_grows_past_the_old_end_is_read_from_its_beginnin
         rig.settle();
         rig.expect(&[0..100, 1000..1200]);
         assert_eq!(rig.stories.len(), 2);
-        assert_eq!(rig.receipts.len(), usize::from(!running));
+        // what was written between the last look and the truncation cannot be known
+        let said: Vec<_> = rig.receipts.iter().map(|one| (one.cause, one.end_bytes)).collect();
+        assert_eq!(said, [(Cause::Unknown, None)]);
     }
 }
 
