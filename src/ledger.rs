@@ -373,7 +373,7 @@ pub struct LossReceipt {
     pub origin: OriginId,
     /// From here on. With origin and cause, the receipt's key.
     pub start_bytes: u64,
-    /// Up to here, where it can be known.
+    /// At least up to here, where that can be known; more may be lost.
     pub end_bytes: Option<u64>,
     /// Why.
     pub cause: Cause,

@@ -11,6 +11,9 @@ use crate::ledger::{OriginId, Span, StoredOrigin};
 /// A reach is never further past the span than this.
 pub const REACH_STEP_BYTES: u64 = 16 << 20;
 
+/// Longest time between a look at a directory and the births that follow from it.
+const LOOK_MS_MAX: i64 = 60_000;
+
 const PUT_SUM: &str =
     "INSERT OR REPLACE INTO sums (origin, start_bytes, end_bytes, crc) VALUES (?1, ?2, ?3, ?4)";
 
@@ -133,7 +136,8 @@ fn rebuild_origin(tx: &Transaction<'_>, stored: &StoredOrigin) -> rusqlite::Resu
     }
     let last = stored.spans.iter().max_by_key(|span| span.start_bytes);
     let end = last.map_or(record.first_offset, |span| span.end_bytes);
-    let mtime_ns = record.born_ms.saturating_mul(1_000_000);
+    // what was rotated away between the last look and the birth is younger than that look
+    let mtime_ns = (record.born_ms - LOOK_MS_MAX).saturating_mul(1_000_000);
     let mut insert = tx.prepare_cached(INSERT_ORIGIN)?;
     // the marker at the first offset is not in the store: without a span there is none to check
     insert_origin(&mut insert, record, &record.path, mtime_ns, 0, end + REACH_STEP_BYTES)?;

@@ -1,13 +1,14 @@
 //! What has to be true when everything is quiet.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use bitacora::ledger::Encoding;
+use bitacora::ledger::{Encoding, OriginId};
 use bitacora::maintain::audit::{audit, verify};
 
 use super::daemon::now;
 use super::disk::Due;
 use super::history::History;
+use super::sources::numbers_in;
 
 /// Whether nothing has to be waited for any more.
 pub fn everything_arrived(history: &History) -> bool {
@@ -89,4 +90,30 @@ fn unaccounted(history: &History) -> Vec<String> {
         }
     }
     faults
+}
+
+impl History {
+    /// Rows by the number in them, by machine.
+    pub fn rows(&self) -> (BTreeMap<usize, BTreeMap<String, usize>>, Vec<String>) {
+        let machines: HashMap<OriginId, String> =
+            self.ground.store.records().into_iter().map(|one| (one.id, one.machine)).collect();
+        let mut rows: BTreeMap<usize, BTreeMap<String, usize>> = BTreeMap::new();
+        let mut strange = Vec::new();
+        self.ground.store.each_row(|key, cell| {
+            let mut numbers: Vec<usize> = numbers_in(&cell.message).collect();
+            numbers.extend(numbers_in(&cell.metadata));
+            numbers.sort_unstable();
+            numbers.dedup();
+            let part =
+                cell.metadata.contains("\"partial\"") || cell.metadata.contains("\"continued\"");
+            if numbers.is_empty() && !part {
+                strange.push(format!("{key:?}: {}", cell.message));
+            }
+            let machine = machines.get(&key.origin).cloned().unwrap_or_default();
+            for number in numbers {
+                *rows.entry(number).or_default().entry(machine.clone()).or_default() += 1;
+            }
+        });
+        (rows, strange)
+    }
 }

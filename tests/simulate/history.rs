@@ -1,6 +1,6 @@
 //! One history: what happens to the files, the store and the daemon, as a seed says.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
@@ -39,6 +39,8 @@ pub struct History {
     pub daemon: Option<Daemon>,
     pub losses: Vec<Loss>,
     seed: u64,
+    lost_power: bool,
+    lost_state: bool,
     /// It is told on stderr.
     talks: bool,
 }
@@ -80,7 +82,17 @@ impl History {
             broken,
             talks: false,
         };
-        Self { random, disk, ground, daemon: None, losses: Vec::new(), seed, talks: false }
+        Self {
+            random,
+            disk,
+            ground,
+            daemon: None,
+            losses: Vec::new(),
+            seed,
+            lost_power: false,
+            lost_state: false,
+            talks: false,
+        }
     }
 
     pub fn talk(&mut self) {
@@ -444,10 +456,11 @@ impl History {
 
     /// The machine loses power; the store and the state have more of a file than the disk.
     fn power_cut(&mut self, log: usize) {
-        let Some(at) = self.disk.current(log) else { return };
+        let Some(at) = self.disk.current(log).filter(|_| !self.lost_state) else { return };
         if self.daemon.is_some() {
             self.die("loses power");
         }
+        self.lost_power = true;
         let inode = &self.disk.inodes[at];
         let ids: HashSet<OriginId> = self
             .ground
@@ -518,13 +531,16 @@ impl History {
 
     fn lose_state(&mut self) {
         let logs = 0..self.disk.logs.len();
-        // what the store was not told of is lost with the state
+        let known = logs.into_iter().all(|log| self.is_known(log));
+        // open faults: what the store was not told of is lost with the state, and so is the
+        // marker at the reach, by which a file is known that a power cut has cut back
         let records = self.ground.store.records();
         let told = |one: &KnownOrigin| records.iter().any(|record| record.id == one.record.id);
-        let known = logs.into_iter().all(|log| self.is_known(log));
-        if self.daemon.is_some() || !known || !self.origins().iter().all(told) {
+        let told = self.origins().iter().all(told);
+        if self.daemon.is_some() || !known || !told || self.lost_power {
             return;
         }
+        self.lost_state = true;
         let _ = fs::remove_dir_all(&self.ground.state_dir);
         for loss in &mut self.losses {
             loss.known = 0;
@@ -576,29 +592,5 @@ impl History {
         }
         self.ground.store.late_writes();
         self.daemon.as_mut().unwrap().move_all(&mut self.random);
-    }
-
-    /// Rows by the number in them, by machine.
-    pub fn rows(&self) -> (BTreeMap<usize, BTreeMap<String, usize>>, Vec<String>) {
-        let machines: HashMap<OriginId, String> =
-            self.ground.store.records().into_iter().map(|one| (one.id, one.machine)).collect();
-        let mut rows: BTreeMap<usize, BTreeMap<String, usize>> = BTreeMap::new();
-        let mut strange = Vec::new();
-        self.ground.store.each_row(|key, cell| {
-            let mut numbers: Vec<usize> = numbers_in(&cell.message).collect();
-            numbers.extend(numbers_in(&cell.metadata));
-            numbers.sort_unstable();
-            numbers.dedup();
-            let part =
-                cell.metadata.contains("\"partial\"") || cell.metadata.contains("\"continued\"");
-            if numbers.is_empty() && !part {
-                strange.push(format!("{key:?}: {}", cell.message));
-            }
-            let machine = machines.get(&key.origin).cloned().unwrap_or_default();
-            for number in numbers {
-                *rows.entry(number).or_default().entry(machine.clone()).or_default() += 1;
-            }
-        });
-        (rows, strange)
     }
 }

@@ -175,6 +175,13 @@ impl Tailer {
             self.close_cut_back(before, ix, first, out);
         }
         self.happened(lix, Happening::Born, out);
+        if self.older_untold(ix).is_some() {
+            // its turn comes when it is to be read
+            if let Some(file) = self.files.get_mut(ix) {
+                file.phase = Phase::Following;
+            }
+            return self.activate(ix);
+        }
         let contexts = vec![new.context.clone()];
         out.push(FileEvent::Announce { record: new.record.clone(), contexts });
     }

@@ -7,7 +7,7 @@ use super::follow::{FileIx, Phase};
 use super::marker;
 use super::pump::ReadError;
 use super::tailer::Tailer;
-use crate::ledger::{Context, Encoding};
+use crate::ledger::{Context, Encoding, OriginId};
 use crate::sources::Input;
 
 /// The anchor of times without a year is renewed at this age.
@@ -24,6 +24,10 @@ impl Tailer {
         let Some(origin) = self.origins.get(&file.origin) else { return Ok(false) };
         let id = file.origin;
         if !origin.announced {
+            if let Some((other, older)) = self.older_untold(ix) {
+                return self.tell_older(other, older, out).map(|()| false);
+            }
+            let Some(origin) = self.origins.get(&id) else { return Ok(false) };
             let detail = self.state.detail(id)?;
             out.push(FileEvent::Announce { record: origin.record(id), contexts: detail.contexts });
             if let Some(file) = self.files.get_mut(ix) {
@@ -62,6 +66,46 @@ impl Tailer {
         extra.carried = detail.carried;
         extra.first_anchor_ms = first_anchor_ms;
         Ok(true)
+    }
+
+    /// An older origin of the same log of which the store does not know. It is told of them in
+    /// the order of their births: should the state be lost, all that is older than what the store
+    /// knows counts as known.
+    pub(super) fn older_untold(&self, ix: FileIx) -> Option<(FileIx, OriginId)> {
+        let file = self.files.get(ix)?;
+        let alone = self.logs.get(file.log).is_none_or(|log| log.files < 2);
+        let origin = self.origins.get(&file.origin).filter(|_| !alone)?;
+        if origin.announced || origin.end > origin.first_offset {
+            return None;
+        }
+        let born = (origin.born_ms, origin.mtime_ns);
+        let older = self.files.iter().filter(|(_, other)| {
+            let bound = matches!(other.phase, Phase::Following | Phase::Announcing);
+            bound && other.log == file.log && other.origin != file.origin
+        });
+        let untold = older.filter_map(|(at, other)| {
+            let one = self.origins.get(&other.origin)?;
+            let told = one.announced || one.finished || one.end > one.first_offset;
+            let older = (one.born_ms, one.mtime_ns) < born;
+            (!told && older).then_some((one.born_ms, one.mtime_ns, at, other.origin))
+        });
+        untold.min().map(|(.., at, id)| (at, id))
+    }
+
+    fn tell_older(
+        &mut self,
+        ix: FileIx,
+        id: OriginId,
+        out: &mut Vec<FileEvent>,
+    ) -> Result<(), ReadError> {
+        let waits = self.files.get(ix).is_some_and(|file| file.phase == Phase::Following);
+        let Some(origin) = self.origins.get(&id).filter(|_| waits) else { return Ok(()) };
+        let contexts = self.state.detail(id)?.contexts;
+        out.push(FileEvent::Announce { record: origin.record(id), contexts });
+        if let Some(file) = self.files.get_mut(ix) {
+            file.phase = Phase::Announcing;
+        }
+        Ok(())
     }
 
     pub(super) fn rules_of(&self, ix: FileIx) -> Option<std::sync::Arc<super::follow::Rules>> {

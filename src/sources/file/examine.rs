@@ -131,6 +131,15 @@ impl Examination {
         self.compares.iter().any(|one| one.suspect.origin == origin && one.cut)
     }
 
+    /// Up to where a file that is shorter than this origin is known to be a copy of it, if that
+    /// is not its end.
+    #[must_use]
+    pub fn proved_short(&self, origin: OriginId) -> Option<u64> {
+        let one = self.compares.iter().find(|one| one.suspect.origin == origin)?;
+        let short = one.suspect.twin.is_none() && one.proved < self.offset;
+        short.then_some(one.proved)
+    }
+
     /// The files that it is compared with directly.
     pub fn twins(&self) -> impl Iterator<Item = (OriginId, &File)> {
         self.compares

@@ -152,6 +152,8 @@ pub(super) struct Extra {
     pub cut_asked: bool,
     /// No marker of its origin holds: only the store can tell whether it was cut back.
     pub doubtful: bool,
+    /// It is shorter than its origin: if the store has all of it, it is a copy.
+    pub short: bool,
     /// The origin that it continues, if it was cut back behind its last span before.
     pub cut_behind: OriginId,
     /// Its origin ends here, and a new one begins.

@@ -22,6 +22,7 @@ use crate::config::FileSource;
 use crate::ledger::{Context, Encoding, LossReceipt, OriginId, OriginRecord};
 use crate::sources::Input;
 
+mod adopt;
 mod bind;
 mod birth;
 mod context;

@@ -202,6 +202,31 @@ pub fn head(path: &Path, encoding: Encoding) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
+/// The end of the last whole line of a file, and the marker at `at`.
+///
+/// # Errors
+///
+/// The file cannot be read.
+pub fn line_end_and_marker(file: File, encoding: Encoding, at: u64) -> io::Result<(u64, u64)> {
+    let mut stream = decoder(file, encoding)?;
+    let (mut block, mut offset, mut line_end) = (vec![0; CHUNK_BYTES_MAX], 0_u64, 0_u64);
+    let mut before = Vec::new();
+    loop {
+        let read = stream.read(&mut block)?;
+        let bytes = block.get(..read).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok((line_end, marker::marker(&before)));
+        }
+        if let Some(newline) = memchr::memrchr(b'\n', bytes) {
+            line_end = offset + newline as u64 + 1;
+        }
+        let upto = usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+        before.extend_from_slice(bytes.get(..upto.min(read)).unwrap_or_default());
+        before.drain(..before.len().saturating_sub(MARKER_BYTES));
+        offset += read as u64;
+    }
+}
+
 /// A decompressed stream, and what was read of it and not handed out.
 struct Stream {
     decoder: Box<dyn Read + Send>,

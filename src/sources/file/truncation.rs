@@ -8,6 +8,7 @@ use super::examine::{HEAD_BYTES_MAX, head_hash};
 use super::follow::{FileIx, Lost, Phase};
 use super::identity;
 use super::marker;
+use super::reader;
 use super::tailer::Tailer;
 use super::{FileEvent, Happening};
 use crate::ledger::{Cause, Encoding, OriginId};
@@ -198,7 +199,27 @@ impl Tailer {
         let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::CutBack) else {
             return;
         };
-        let doubtful = file.extra().doubtful;
+        let (doubtful, encoding) = (file.extra().doubtful, file.encoding);
+        if file.extra().short {
+            let looked = self
+                .open_itself(ix)
+                .and_then(|open| reader::line_end_and_marker(open, encoding, first));
+            let copy = looked.as_ref().map_or(true, |(whole, _)| first >= *whole);
+            if let (Ok((_, marker)), Some(file)) = (&looked, self.files.get_mut(ix)) {
+                file.marker = *marker;
+            }
+            if copy {
+                if let Some(origin) = self.origins.get_mut(&id) {
+                    origin.file = None;
+                }
+                if let Some(file) = self.files.get_mut(ix) {
+                    (file.origin, file.handed, file.marker) = (0, 0, 0);
+                }
+                self.unaccounted = true;
+                // one that cannot be read now is looked at again
+                return if looked.is_ok() { self.is_copy(ix, id) } else { self.wait(ix, 1000) };
+            }
+        }
         if doubtful && first <= nothing {
             return self.regrown(ix, id);
         }

@@ -1,0 +1,222 @@
+//! What an examination found: a copy, the continuation of an origin whose own file is gone, or
+//! something new.
+
+use super::examine::{Examination, Verdict};
+use super::follow::{FileIx, Phase};
+use super::state::Change;
+use super::tailer::Tailer;
+use super::{FileEvent, Happening};
+use crate::ledger::{Encoding, OriginId};
+
+/// Bytes of content that one step examines.
+const EXAMINED_BYTES_MAX: u64 = 4 << 20;
+
+impl Tailer {
+    /// Goes on examining; says whether there is more to do.
+    pub(super) fn examine_some(&mut self, out: &mut Vec<FileEvent>) -> bool {
+        let mut budget = EXAMINED_BYTES_MAX;
+        while let Some(ix) = self.examining.pop_front() {
+            let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::Examining)
+            else {
+                continue;
+            };
+            let Some(one) = &mut file.extra().examination else { continue };
+            match one.go_on(&mut budget) {
+                Ok(None) => {
+                    self.examining.push_front(ix);
+                    return true;
+                }
+                Ok(Some(verdict)) => self.judged(ix, verdict, out),
+                Err(error) => {
+                    let path = self.path_of(ix);
+                    self.refused(ix, &path, &error, out);
+                }
+            }
+        }
+        false
+    }
+
+    pub(super) fn judged(&mut self, ix: FileIx, verdict: Verdict, out: &mut Vec<FileEvent>) {
+        let one = self.files.get(ix).and_then(|file| file.extra.as_ref()?.examination.as_ref());
+        if verdict == Verdict::Other
+            && one.is_some_and(|one| {
+                one.twins().any(|(id, twin)| id != 0 && !self.is_itself(id, twin))
+            })
+        {
+            // it may have been held against a file that was truncated in the meantime
+            self.wait(ix, 0);
+            return;
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let encoding = file.encoding;
+        let content = file.extra().examination.as_ref().map(Examination::offset);
+        if encoding != Encoding::Plain && verdict != Verdict::Incomplete {
+            file.size = content.unwrap_or(0);
+        }
+        let one = file.extra.as_ref().and_then(|extra| extra.examination.as_ref());
+        let has_twin = matches!(verdict, Verdict::Continues(id) if one
+            .is_some_and(|one| one.twins().any(|(of, _)| of == id)));
+        let cut =
+            matches!(verdict, Verdict::Continues(id) if one.is_some_and(|one| one.was_cut(id)));
+        let short = match verdict {
+            Verdict::Copy(id) if !self.ending.contains_key(&id) => {
+                one.and_then(|one| one.proved_short(id))
+            }
+            _ => None,
+        };
+        let is_plain =
+            |id: &OriginId| self.origins.get(id).is_some_and(|one| one.encoding == Encoding::Plain);
+        let has_file = |id: &OriginId| self.origins.get(id).is_some_and(|one| one.file.is_some());
+        match verdict {
+            Verdict::Incomplete => {
+                let path = self.path_of(ix);
+                let text = "it is compressed and not whole; it is read when it is".to_owned();
+                self.say_once(&path, "whole", text, out);
+                self.wait(ix, 1000);
+            }
+            Verdict::Copy(0) => {
+                // once that file has its origin, this one is a copy of it
+                self.set_pending(ix, false);
+                self.wait(ix, 250);
+            }
+            Verdict::Continues(id) if !has_file(&id) => {
+                file.extra().cut_behind = if cut { id } else { 0 };
+                file.phase = Phase::Adopting;
+                self.adopting.push((id, ix));
+            }
+            // its own file was found meanwhile, and says more than what was known of it
+            Verdict::Continues(id) if !has_twin && is_plain(&id) => self.wait(ix, 50),
+            Verdict::Copy(id) if short.is_some() && !has_file(&id) => {
+                // what stands behind the last marker may be of another time
+                let from = short.unwrap_or(0);
+                let size = file.size;
+                self.bind_to(ix, id);
+                if let Some(file) = self.files.get_mut(ix) {
+                    (file.encoding, file.size) = (encoding, size);
+                }
+                self.begin_cut_back(ix, from, true, out);
+                if let Some(file) = self.files.get_mut(ix) {
+                    file.extra().short = true;
+                }
+            }
+            Verdict::Continues(id) | Verdict::Copy(id) => self.is_copy(ix, id),
+            Verdict::Other if file.current || file.unseen => self.await_birth(ix),
+            Verdict::Empty if file.current => self.wait(ix, 30_000),
+            Verdict::Other | Verdict::Empty => {
+                let key = file.key;
+                self.ignored.insert(key);
+                self.forget(ix);
+            }
+        }
+    }
+
+    /// Of all files that continue an origin, it goes on in the longest: the others are copies that
+    /// were made earlier.
+    pub(super) fn adopt_longest(&mut self, out: &mut Vec<FileEvent>) {
+        if !self.fresh.is_empty() || !self.examining.is_empty() {
+            return;
+        }
+        let mut adopting = std::mem::take(&mut self.adopting);
+        adopting.retain(|(_, ix)| {
+            self.files.get(*ix).is_some_and(|file| file.phase == Phase::Adopting)
+        });
+        adopting.sort_by_key(|(id, ix)| {
+            let file = self.files.get(*ix);
+            (*id, std::cmp::Reverse(file.map(|file| (file.size, file.current, file.pending))))
+        });
+        for (id, ix) in adopting {
+            if self.ending.contains_key(&id) {
+                // the rest of its own file is on its way to the store
+                self.adopting.push((id, ix));
+                continue;
+            }
+            match self.origins.get(&id).map(|origin| (origin.file, origin.encoding)) {
+                Some((None, _)) => self.adopt(ix, id, out),
+                // by now there is a file to hold it against, byte by byte
+                Some((Some(_), Encoding::Plain)) => {
+                    if let Some(file) = self.files.get_mut(ix) {
+                        file.phase = Phase::Fresh;
+                        self.fresh.push_back(ix);
+                    }
+                }
+                _ => self.is_copy(ix, id),
+            }
+        }
+    }
+
+    pub(super) fn is_copy(&mut self, ix: FileIx, id: OriginId) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.phase = Phase::Copy;
+        file.extra = None;
+        file.extra().copy_of = id;
+        self.set_pending(ix, false);
+    }
+
+    /// The file has the content of an origin whose own file is gone: the origin goes on in it.
+    fn adopt(&mut self, ix: FileIx, id: OriginId, out: &mut Vec<FileEvent>) {
+        let lost = self.lost.iter().position(|lost| lost.origin == id);
+        let lost = lost.map(|at| self.lost.swap_remove(at));
+        let path = self.path_of(ix);
+        let Some(file) = self.files.get_mut(ix) else { return };
+        let (size, encoding, kernel) = (file.size, file.encoding, file.extra().kernel);
+        let cut = file.extra().cut_behind == id;
+        if self.leave_to_other(ix, id, &kernel) {
+            return;
+        }
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        origin.kernel = kernel;
+        origin.encoding = encoding;
+        origin.detached = false;
+        if let Ok(file) = (self.config.open)(&path) {
+            // it was opened a moment ago; if it cannot be now, the first read says so
+            let _ = self.learn_marker(id, &file);
+        }
+        let Some(origin) = self.origins.get_mut(&id) else { return };
+        let finished = origin.finished || self.ending.contains_key(&id);
+        self.by_inode.entry(kernel.inode).or_default().push(id);
+        self.bind_to(ix, id);
+        self.changes.push(Change::Adopted { origin: id, kernel, encoding, path });
+        let Some(file) = self.files.get_mut(ix) else { return };
+        file.size = size;
+        let lix = file.log;
+        if let Some(lost) = lost.as_ref().filter(|lost| lost.truncated) {
+            self.gap_of_copy(lost, lix, size, out);
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if let Some(lost) = lost {
+            if lost.handed != file.handed {
+                (file.handed, file.marker) = (lost.handed, lost.marker);
+            }
+            file.opened = lost.opened;
+        }
+        let log = file.log;
+        if cut && !file.opened && !finished && file.handed == self.end_of(id) {
+            self.happened(log, Happening::Adopted, out);
+            let end = self.end_of(id);
+            return self.begin_cut_back(ix, end, false, out);
+        }
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if finished && file.size == file.handed {
+            file.phase = Phase::Ended;
+        } else {
+            file.phase = Phase::Following;
+            if finished {
+                self.happened_resumed(ix);
+            }
+            self.activate(ix);
+        }
+        self.happened(log, Happening::Adopted, out);
+    }
+
+    /// Files that are copies of this origin may be what it needs by now.
+    pub(super) fn examine_copies_of(&mut self, id: OriginId) {
+        for ix in self.files.indexes() {
+            let Some(file) = self.files.get_mut(ix) else { continue };
+            if file.phase == Phase::Copy && file.extra.as_ref().is_some_and(|one| one.copy_of == id)
+            {
+                file.phase = Phase::Fresh;
+                self.fresh.push_back(ix);
+            }
+        }
+    }
+}

@@ -1,4 +1,0 @@
-//! Histories that fail: open faults, each to be mended and taken off this list.
-
-/// See `docs/open-faults.md`.
-pub const SEEDS: &[u64] = &[1343];
