@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use super::account::{Account, Counted};
+use super::account::{Account, Counted, Records};
 use super::assemble::{Class, Event, Framed};
 use super::fill::{Fill, Recent, Whose};
 use super::frame::{Framing, Handler};
@@ -244,15 +244,24 @@ impl Handler for Step<'_> {
             Event::Line { class: Class::Blank, .. } if self.single => {
                 self.core.account.sum_reason(Reason::Blank);
             }
-            Event::Line { line, class, record } => {
+            Event::Line { line, class, record, full } => {
                 let reason = match class {
                     Class::Blank => Some(Reason::Blank),
                     Class::Further => Some(Reason::Continued),
                     Class::First { .. } => None,
                 };
-                self.core.account.enter(line, reason, record, self.bytes);
-                if class == (Class::First { among_others: true }) {
+                self.core.account.enter(line, reason, Records { of: record, full }, self.bytes);
+                // framing asks whether any dated record has begun, not whether it has ended
+                let first_of_all = self.core.account.running_ms.is_none();
+                if let Class::First { among_others, continued: false } = class
+                    && (among_others || first_of_all)
+                {
                     self.fix_time(line.bytes);
+                }
+            }
+            Event::Followed { start, line } => {
+                if self.core.account.is_newest_row(start) {
+                    self.fix_time(line);
                 }
             }
         }

@@ -82,6 +82,20 @@ impl Text<'_> {
             parser_version: 1,
         }
     }
+
+    /// Reads line by line, and again from the end of every piece.
+    fn assert_same_from_every_piece(&self) -> Rows {
+        let text = self.chunks.concat();
+        let lines: Vec<_> = text.split_inclusive('\n').map(str::as_bytes).collect();
+        let (rows, pieces) = self.read(&lines, None);
+        assert_eq!(rows, self.read(&[text.as_bytes()], None).0);
+        for piece in &pieces {
+            let (again, _) = self.read(&lines, Some(piece));
+            let rest = rows.clone().split_off(&i64::try_from(piece.end_bytes).unwrap());
+            assert_eq!(again, rest, "from {}", piece.end_bytes);
+        }
+        rows
+    }
 }
 
 #[test]
@@ -101,5 +115,51 @@ fn a_line_that_is_cut_in_mid_character_is_converted() {
         let rows = Text { format, max_line_bytes: 4, chunks: &["abcé and more\n"] }.rows();
         assert_eq!(rows[&0].1, "abc\u{fffd}", "{format}");
         assert!(rows[&0].2.contains("\"truncated\":\"true\""), "{}", rows[&0].2);
+    }
+}
+
+#[test]
+fn a_record_without_a_time_behind_a_continuation_line_keeps_its_time_in_a_replay() {
+    let lines = "May  4 10:11:12 faro a\nMay  4 10:11:13 faro b\n more\nno time\nnor here\n";
+    let text = Text { format: "syslog", max_line_bytes: 1000, chunks: &[lines] };
+    let rows = text.assert_same_from_every_piece();
+    assert_eq!(rows.values().last().unwrap().0, NOW_MS + 1000);
+}
+
+#[test]
+fn a_record_without_a_time_among_others_takes_the_time_before_it_in_a_replay_too() {
+    let of_nobody = "2031-05-04 10:11:13 UTC [72] HINT:  of nobody\n";
+    let lines = [
+        "2031-05-04 10:11:13 UTC [71] LOG:  a\n",
+        of_nobody,
+        "2031-05-04 10:11:14 UTC [71] LOG:  b\n",
+        "2031-05-04 10:11:15 UTC [71] LOG:  c\n",
+        "2031-05-04 10:11:16 UTC [72] LOG:  d\n",
+    ];
+    for before in ["", "2031-05-04 10:11:12 UTC [71] LOG:  earlier\n"] {
+        let lines = [before, &lines.concat()].concat();
+        let text = Text { format: "postgresql", max_line_bytes: 1000, chunks: &[&lines] };
+        let rows = text.assert_same_from_every_piece();
+        let row = &rows[&i64::try_from(lines.find(of_nobody).unwrap()).unwrap()];
+        assert_eq!(row.0, NOW_MS + 1000, "the time of the record before it");
+        assert!(row.2.contains("\"continued\":\"true\""), "{}", row.2);
+    }
+}
+
+#[test]
+fn the_rest_of_a_record_that_was_full_is_the_same_in_a_replay() {
+    let postgresql = "\
+        2031-05-04 10:11:12 UTC [71] LOG:  a\n\tmore of it, up to the limit\n\tthe rest\n\
+        2031-05-04 10:11:12 UTC [71] HINT:  of the rest\n2031-05-04 10:11:13 UTC [71] LOG:  b\n";
+    let csv = "2031-05-04 10:11:12 UTC,\"a long field\nmore of it, up to the limit of a row\n\
+               the rest\nwhich goes on, and ends\",here\n2031-05-04 10:11:13 UTC,b\n";
+    let syslog = "no time\n more of it, which is over the limit of a record, is the rest\n x\nb\n";
+    for (format, lines) in
+        [("postgresql", postgresql), ("postgresql/csvlog", csv), ("syslog", syslog)]
+    {
+        let rows =
+            Text { format, max_line_bytes: 70, chunks: &[lines] }.assert_same_from_every_piece();
+        let mut rests = rows.values().filter(|row| row.2.contains("\"continued\":\"true\""));
+        assert!(rests.next().is_some(), "{format}: {rows:?}");
     }
 }
