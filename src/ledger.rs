@@ -228,7 +228,8 @@ pub struct Carried {
     pub thread: u64,
     /// Where it begins.
     pub start: u64,
-    /// Bytes of its text before the boundary, which count for the size limit.
+    /// Bytes of its text before the boundary, which count for the size limit. `u64::MAX`: it has
+    /// ended because it was full, and the line at the boundary begins its rest.
     pub text_bytes: u64,
 }
 

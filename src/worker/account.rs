@@ -48,9 +48,17 @@ struct Entry {
     marker: u64,
     /// Running time before this line.
     running_ms: Option<i64>,
-    /// The record to which the line belongs, as far as it has come with it.
-    record: Option<Carried>,
+    records: Records,
     what: What,
+}
+
+/// What a line has to do with the records around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Records {
+    /// The record to which the line belongs, as far as it has come with it.
+    pub of: Option<Carried>,
+    /// The record that it would have continued, had that not been full.
+    pub full: Option<Carried>,
 }
 
 /// See the module. Every line is entered in order; [`Account::cut`] turns the lines up to a
@@ -205,7 +213,7 @@ impl Account {
         &mut self,
         line: Line<'_>,
         reason: Option<Reason>,
-        record: Option<Carried>,
+        records: Records,
         bytes: &[u8],
     ) {
         self.digest_to(line.end, bytes);
@@ -216,7 +224,7 @@ impl Account {
             total: self.total(),
             marker,
             running_ms: self.running_ms,
-            record,
+            records,
             what: reason.map_or(What::Row(None), What::Reason),
         });
     }
@@ -271,9 +279,8 @@ impl Account {
                 break;
             }
             let Some(entry) = self.entries.pop_front() else { break };
-            self.boundary_running_ms = entry.running_ms.or(self.boundary_running_ms);
             self.sum.lines += 1;
-            if let Some(record) = entry.record {
+            if let Some(record) = entry.records.of {
                 self.carried.insert(record.start, record);
             }
             match entry.what {
@@ -300,10 +307,20 @@ impl Account {
     /// Forgets the records that have no line behind the boundary.
     fn drop_ended(&mut self) {
         if !self.carried.is_empty() {
-            let behind: BTreeSet<u64> =
-                self.entries.iter().filter_map(|entry| entry.record).map(|of| of.start).collect();
+            let behind: BTreeSet<u64> = self
+                .entries
+                .iter()
+                .filter_map(|entry| entry.records.of)
+                .map(|of| of.start)
+                .collect();
             self.carried.retain(|start, _| behind.contains(start));
         }
+    }
+
+    /// What a reader that begins at the boundary must know of the records before it.
+    fn carried(&self) -> Vec<Carried> {
+        let full = self.entries.front().and_then(|entry| entry.records.full);
+        self.carried.values().copied().chain(full).collect()
     }
 
     fn piece(
@@ -336,7 +353,7 @@ impl Account {
             crc: total ^ shifted,
             marker,
             unparsed: sum.unparsed,
-            carried: self.carried.values().copied().collect(),
+            carried: self.carried(),
         }
     }
 
@@ -359,7 +376,7 @@ impl Account {
             crc: checksum_of_nothing(),
             marker: self.boundary_marker,
             unparsed: 0,
-            carried: self.carried.values().copied().collect(),
+            carried: self.carried(),
         }
     }
 

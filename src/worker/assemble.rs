@@ -13,6 +13,10 @@ use crate::parse::{Framing, Parser, Role};
 /// How far behind its first byte a record may still grow once other records stand between.
 pub const INTERLEAVED_BYTES_MAX: u64 = 64 << 10;
 
+/// Length of a record that was full when the line at the boundary would have continued it: that
+/// line begins its rest.
+const FULL: u64 = u64::MAX;
+
 /// What a line turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -20,6 +24,8 @@ pub enum Class {
     First {
         /// Other records are open, so that the time of this one must be fixed now.
         among_others: bool,
+        /// It is the rest of a record that had already ended.
+        continued: bool,
     },
     /// A further line of a record.
     Further,
@@ -38,11 +44,19 @@ pub enum Event<'a> {
         class: Class,
         /// The record to which it belongs, as far as it has come with this line.
         record: Option<Carried>,
+        /// The record that it would have continued, had that not been full.
+        full: Option<Carried>,
+    },
+    /// The newest record began alone, and another one begins now while it is open: its time must
+    /// be fixed before the line of the other is placed.
+    Followed {
+        /// Offset of its first line.
+        start: u64,
+        /// That line.
+        line: &'a [u8],
     },
     /// A record is there: for good, or as far as it has come.
     Record(Framed<'a>),
-    /// The first line of the only open record, whose time must be fixed now, as another begins.
-    Alone(&'a [u8]),
 }
 
 /// The text of one record.
@@ -76,26 +90,28 @@ struct Open {
     framing: Framing,
     flags: Flags,
     interleaved: bool,
-    /// Its time is fixed, or it has none of its own.
-    timed: bool,
+    /// It began while no other record was open, and none has begun since.
+    alone: bool,
     touched_ms: u64,
     /// Length of the text that was shipped early.
     shipped: Option<usize>,
 }
 
 impl Open {
-    fn carried(carried: &Carried) -> Self {
+    fn carried(carried: &Carried, limit: usize) -> Self {
+        let full = carried.text_bytes == FULL;
         Self {
             start: carried.start,
             thread: carried.thread,
             text: Vec::new(),
-            length: usize::try_from(carried.text_bytes).unwrap_or(usize::MAX),
+            length: usize::try_from(carried.text_bytes).unwrap_or(limit).min(limit),
             carried: true,
             blanks: 0,
-            framing: Framing::default(),
+            // of a CSV row only the inside of quotes goes on in another line
+            framing: Framing { in_quotes: full },
             flags: Flags::default(),
-            interleaved: true,
-            timed: true,
+            interleaved: !full,
+            alone: false,
             touched_ms: 0,
             shipped: None,
         }
@@ -105,6 +121,20 @@ impl Open {
         let text_bytes = (self.length + self.blanks) as u64;
         Carried { thread: self.thread, start: self.start, text_bytes }
     }
+
+    fn as_full(&self) -> Carried {
+        Carried { text_bytes: FULL, ..self.as_carried() }
+    }
+}
+
+/// What adding a line to an open record came to.
+enum Extended {
+    /// It was added.
+    By,
+    /// There is no such record.
+    Not,
+    /// The record has no room.
+    Full(Carried),
 }
 
 /// The open records of one origin.
@@ -134,9 +164,10 @@ impl Assembler {
     /// line, and whose rows are written.
     #[must_use]
     pub fn new(limit: usize, carried: &[Carried]) -> Self {
-        let mut open: Vec<Open> = carried.iter().map(Open::carried).collect();
+        let mut open: Vec<Open> = carried.iter().map(|one| Open::carried(one, limit)).collect();
         open.sort_unstable_by_key(|open| open.start);
-        Self { open, current: None, limit }
+        let current = carried.iter().find(|one| one.text_bytes == FULL).map(|one| one.start);
+        Self { open, current, limit }
     }
 
     /// Start of the oldest record that may still grow.
@@ -162,39 +193,37 @@ impl Assembler {
                 open.blanks += 1;
                 open.as_carried()
             });
-            each(Event::Line { line, class: Class::Blank, record });
+            each(Event::Line { line, class: Class::Blank, record, full: None });
             return;
         }
         let mut framing = self.current().map(|open| open.framing).unwrap_or_default();
         let role = parser.role(line.bytes, &mut framing);
-        let (thread, begins) = match role {
-            _ if mid_line => (0, true),
-            Role::Begins { thread } => (thread, true),
-            Role::Adds { thread } => (thread, !self.extend(line, Some(thread), framing, now_ms)),
-            Role::Continues => (self.thread(), !self.extend(line, None, framing, now_ms)),
+        let (thread, extended) = match role {
+            _ if mid_line => (0, Extended::Not),
+            Role::Begins { thread } => (thread, Extended::Not),
+            Role::Adds { thread } => (thread, self.extend(line, Some(thread), framing, now_ms)),
+            Role::Continues => (self.thread(), self.extend(line, None, framing, now_ms)),
         };
-        if !begins {
-            let record = self.current().map(|open| open.as_carried());
-            each(Event::Line { line, class: Class::Further, record });
-            self.close_complete(parser, each);
-            return;
-        }
+        let full = match extended {
+            Extended::By => {
+                let record = self.current().map(|open| open.as_carried());
+                each(Event::Line { line, class: Class::Further, record, full: None });
+                self.close_complete(parser, each);
+                return;
+            }
+            Extended::Not => None,
+            Extended::Full(full) => Some(full),
+        };
         let orphan = mid_line || !matches!(role, Role::Begins { .. });
         let followed = self.open.iter().any(|open| open.thread == thread);
         let lead = orphan && !mid_line && !begun && !followed;
         self.close_where(each, |open| open.thread == thread);
-        // the running time follows the order of the bytes, whatever else is open
-        if let [alone] = self.open.as_mut_slice()
-            && !std::mem::replace(&mut alone.timed, true)
-        {
-            let first = alone.text.split(|&byte| byte == b'\n').next();
-            each(Event::Alone(first.unwrap_or_default()));
-        }
-        self.begin(line, thread, framing, orphan && !lead, now_ms);
+        let continued = orphan && !lead;
+        self.follow(each);
+        self.begin(line, thread, framing, continued, now_ms);
         let record = self.current().map(|open| open.as_carried());
-        let among_others = self.open.len() > 1 && (!orphan || lead);
-        let class = Class::First { among_others };
-        each(Event::Line { line, class, record });
+        let class = Class::First { among_others: self.open.len() > 1, continued };
+        each(Event::Line { line, class, record, full });
         if lead {
             // a line before the first beginning is a record of its own
             self.close_where(each, |open| open.start == line.start);
@@ -253,16 +282,16 @@ impl Assembler {
         thread: Option<u64>,
         framing: Framing,
         now_ms: u64,
-    ) -> bool {
+    ) -> Extended {
         let limit = self.limit;
         let open = match thread {
             Some(thread) => self.open.iter_mut().rev().find(|open| open.thread == thread),
             None => self.current(),
         };
-        let Some(open) = open else { return false };
+        let Some(open) = open else { return Extended::Not };
         let length = open.length + open.blanks + 1 + line.bytes.len();
         if length > limit {
-            return false;
+            return Extended::Full(open.as_full());
         }
         open.length = length;
         if !open.carried {
@@ -275,7 +304,19 @@ impl Assembler {
         open.flags.note(line);
         let start = open.start;
         self.touch(start);
-        true
+        Extended::By
+    }
+
+    /// Another record is about to begin.
+    fn follow(&mut self, each: &mut impl FnMut(Event<'_>)) {
+        if let Some(open) = self.open.last_mut().filter(|open| open.alone) {
+            open.alone = false;
+            if !open.flags.continued {
+                let end = memchr::memchr(b'\n', &open.text).unwrap_or(open.text.len());
+                let line = open.text.get(..end).unwrap_or_default();
+                each(Event::Followed { start: open.start, line });
+            }
+        }
     }
 
     fn begin(
@@ -288,7 +329,6 @@ impl Assembler {
     ) {
         let mut flags = Flags { continued, ..Flags::default() };
         flags.note(line);
-        let timed = continued || !self.open.is_empty();
         self.open.push(Open {
             start: line.start,
             thread,
@@ -299,7 +339,7 @@ impl Assembler {
             framing,
             flags,
             interleaved: false,
-            timed,
+            alone: self.open.is_empty(),
             touched_ms: now_ms,
             shipped: None,
         });

@@ -94,7 +94,7 @@ fn one(
         return;
     }
     if line.bytes.is_empty() && line.hole_bytes == 0 {
-        handler.event(Event::Line { line, class: Class::Blank, record: None });
+        handler.event(Event::Line { line, class: Class::Blank, record: None, full: None });
         return;
     }
     let mut flags = Flags { continued: place.mid_line, ..Flags::default() };

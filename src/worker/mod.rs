@@ -11,6 +11,8 @@ mod frame;
 mod lines;
 mod origin;
 mod row;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use super::account::{Account, Counted};
+use super::account::{Account, Counted, Records};
 use super::assemble::{Class, Event, Framed};
 use super::fill::{Fill, Recent, Whose};
 use super::frame::{Framing, Handler};
@@ -48,9 +48,10 @@ struct Step<'a> {
     parser: &'a Parser,
     origin: OriginId,
     single: bool,
-    /// The bytes at hand; all of them are UTF-8 if `utf8`.
+    /// The bytes at hand.
     bytes: &'a [u8],
-    utf8: bool,
+    /// Lines that begin at or after this offset are UTF-8, as far as they are not cut.
+    utf8_from: Option<u64>,
     now_ms: u64,
     fill: &'a mut Fill,
     output: &'a mut Output,
@@ -113,6 +114,7 @@ impl OriginWork {
         self.core.account.chunk_begins(start);
         self.core.covered = None;
         let utf8 = self.framing.lines.unfinished_bytes() == 0 && std::str::from_utf8(bytes).is_ok();
+        let utf8_from = utf8.then_some(start);
         let parser = Arc::clone(&self.core.parser);
         let single = self.framing.single();
         let mut step = Step {
@@ -121,7 +123,7 @@ impl OriginWork {
             origin: self.origin,
             single,
             bytes,
-            utf8,
+            utf8_from,
             now_ms,
             fill,
             output,
@@ -223,7 +225,8 @@ impl Core {
         fill: &'a mut Fill,
         output: &'a mut Output,
     ) -> Step<'a> {
-        Step { core: self, parser, origin, single, bytes: b"", utf8: false, now_ms, fill, output }
+        let (bytes, utf8_from) = (&b""[..], None);
+        Step { core: self, parser, origin, single, bytes, utf8_from, now_ms, fill, output }
     }
 }
 
@@ -232,19 +235,27 @@ impl Handler for Step<'_> {
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Record(framed) => self.record(&framed),
-            Event::Alone(line) => self.fix_time(line),
             Event::Line { class: Class::Blank, .. } if self.single => {
                 self.core.account.sum_reason(Reason::Blank);
             }
-            Event::Line { line, class, record } => {
+            Event::Line { line, class, record, full } => {
                 let reason = match class {
                     Class::Blank => Some(Reason::Blank),
                     Class::Further => Some(Reason::Continued),
                     Class::First { .. } => None,
                 };
-                self.core.account.enter(line, reason, record, self.bytes);
-                if class == (Class::First { among_others: true }) {
+                self.core.account.enter(line, reason, Records { of: record, full }, self.bytes);
+                // framing asks whether any dated record has begun, not whether it has ended
+                let first_of_all = self.core.account.running_ms.is_none();
+                if let Class::First { among_others, continued: false } = class
+                    && (among_others || first_of_all)
+                {
                     self.fix_time(line.bytes);
+                }
+            }
+            Event::Followed { start, line } => {
+                if self.core.account.is_newest_row(start) {
+                    self.fix_time(line);
                 }
             }
         }
@@ -269,7 +280,10 @@ impl Step<'_> {
 
     fn record(&mut self, framed: &Framed<'_>) {
         let lossy;
-        let (text, raw) = if self.utf8 || std::str::from_utf8(framed.text).is_ok() {
+        // an open record may have begun in other bytes, and a cut may stand in mid-character
+        let known = self.utf8_from.is_some_and(|from| framed.start >= from)
+            && framed.flags.line_bytes.is_none();
+        let (text, raw) = if known || std::str::from_utf8(framed.text).is_ok() {
             (framed.text, None)
         } else {
             lossy = String::from_utf8_lossy(framed.text);

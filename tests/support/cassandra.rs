@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitacora::config::Cassandra;
 
@@ -93,9 +93,10 @@ impl Node {
         let node = Self::start(&[&["--join", ip], options].concat())?;
         let (joined, _) = node.address.split_once(':').expect("IP:PORT");
         let up = format!("UN  {joined} ");
-        super::eventually("the node stands in the ring", || {
-            self.nodetool(&["status"]).contains(&up)
-        });
+        let deadline = Instant::now() + Duration::from_mins(2);
+        while !self.nodetool(&["status"]).contains(&up) {
+            assert!(Instant::now() < deadline, "{joined} does not come into the ring");
+        }
         Ok(node)
     }
 

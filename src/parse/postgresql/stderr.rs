@@ -181,7 +181,7 @@ fn split_port(value: &[u8]) -> (&[u8], &[u8]) {
     parts.unwrap_or((value, b""))
 }
 
-/// `1935655872.345`
+/// `1935655872.345`; as everywhere, outside 1970 to 2200 it is no time.
 fn epoch_time(text: &[u8]) -> Option<Time> {
     const NANO_DIGITS: usize = 9;
     let (seconds, fraction) = text.split_at_checked(memchr::memchr(b'.', text)?)?;
@@ -193,11 +193,12 @@ fn epoch_time(text: &[u8]) -> Option<Time> {
         .try_fold(0_u32, |nanos, digit| {
             nanos.checked_mul(10)?.checked_add(u32::from(digit & 0x0f))
         })?;
-    Some(Time {
+    let time = Time {
         seconds: str::from_utf8(seconds).ok()?.parse().ok()?,
         nanos,
         digits: u8::try_from(digits.len()).ok()?,
-    })
+    };
+    time.row_millis().map(|_| time)
 }
 
 #[cfg(test)]

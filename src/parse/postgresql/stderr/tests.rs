@@ -145,6 +145,9 @@ fn seconds_since_1970_are_a_time() {
     {
         assert_eq!(read_with("%n ", &format!("{text} LOG:  a")).time, Some(expected));
     }
+    let impossible = "19356558721.5 LOG:  a";
+    let seen = read_with("%n ", impossible);
+    assert_eq!((seen.time, seen.parsed, seen.message.as_str()), (None, false, impossible));
     // The first of several counts.
     let seen = read_with("%n %m ", "5.5 2031-05-04 12:11:12.345 CEST LOG:  a");
     assert_eq!(seen.time, Some((5, 500_000_000, 1)));
