@@ -256,4 +256,32 @@ mod tests {
         assert!(state.is_seen("nginx:/var/log/a").unwrap());
         assert!(!state.is_seen("nginx:/var/log/b").unwrap());
     }
+
+    /// A daemon that is killed after any step, before it hands on what the step said.
+    #[test]
+    fn an_origin_is_not_finished_without_the_receipt_of_what_it_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a.log");
+        std::fs::write(&log, "one line\nand another\n").unwrap();
+        let state = std::sync::Arc::new(State::open(&dir.path().join("state"), 0).unwrap());
+        let sources = vec![super::super::tests::source(dir.path(), "s", &["a.log"])];
+        let mut config = super::super::TailerConfig::new(sources, "h", state.machine());
+        config.ids = Box::new(|| 7);
+        let kept = std::sync::Arc::clone(&state) as std::sync::Arc<dyn TailState>;
+        let mut tailer =
+            super::super::Tailer::new(config, kept, std::sync::Arc::default()).unwrap();
+        let mut now = super::super::Now { mono_ms: 0, wall_ms: 1_795_341_600_000 };
+        for step in 0..60 {
+            if step == 20 {
+                std::fs::File::create(&log).unwrap();
+            }
+            now.mono_ms += 300;
+            tailer.step(now, 0, &mut Vec::new());
+            tailer.announced(7);
+            let finished = state.origins().unwrap().iter().any(|known| known.finished);
+            let receipts = state.outbox().unwrap().len();
+            assert_eq!(usize::from(finished), receipts, "step {step}");
+        }
+        assert!(state.origins().unwrap()[0].finished);
+    }
 }

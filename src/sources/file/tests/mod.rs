@@ -377,7 +377,7 @@ fn text(numbers: std::ops::Range<u32>) -> String {
     numbers.map(line).collect()
 }
 
-fn source(dir: &Path, name: &str, paths: &[&str]) -> FileSource {
+pub(super) fn source(dir: &Path, name: &str, paths: &[&str]) -> FileSource {
     FileSource {
         source: name.into(),
         paths: paths.iter().map(|path| dir.join(path).display().to_string()).collect(),
