@@ -160,7 +160,8 @@ impl Reason {
     }
 }
 
-/// Lines by reason. Serialised as an object without the zeros.
+/// Lines by reason. Serialised as an object without the zeros. Sums end at the largest number:
+/// what a store says may be damaged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, u64>", into = "BTreeMap<String, u64>")]
 pub struct Reasons([u64; Reason::ALL.len()]);
@@ -169,7 +170,7 @@ impl Reasons {
     /// Counts `lines` more.
     pub fn add(&mut self, reason: Reason, lines: u64) {
         if let Some(count) = self.0.get_mut(reason as usize) {
-            *count += lines;
+            *count = count.saturating_add(lines);
         }
     }
 
@@ -182,14 +183,14 @@ impl Reasons {
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (count, more) in self.0.iter_mut().zip(other.0) {
-            *count += more;
+            *count = count.saturating_add(more);
         }
     }
 
     /// Lines under any reason.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.0.iter().fold(0, |total, count| total.saturating_add(*count))
     }
 
     /// The reasons that occur, with their counts.
@@ -441,4 +442,19 @@ pub struct StoredOrigin {
     pub contexts: Vec<Context>,
     /// Its spans by start.
     pub spans: Vec<Span>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_that_a_damaged_store_gives_do_not_overflow() {
+        let text = format!("{{\"blank\":{max},\"lost\":{max}}}", max = u64::MAX);
+        let mut reasons: Reasons = serde_json::from_str(&text).unwrap();
+        assert_eq!(reasons.total(), u64::MAX);
+        reasons.merge(&reasons.clone());
+        reasons.add(Reason::Lost, 1);
+        assert_eq!(reasons.get(Reason::Lost), u64::MAX);
+    }
 }

@@ -36,9 +36,12 @@ fuzz_target!(|data: &[u8]| {
     let at = usize::from(u16::from_be_bytes([*high, *low])) % (expected.len() + 1);
     let mut reader = Reader::new(file(bytes), encoding).expect("as it could be made before");
     let (content, ended) = drain(&mut reader, &expected[..at], last);
-    assert!(expected[at..].starts_with(&content), "other bytes than the decoder's");
+    // how far a decoder comes before it finds the damage hangs on how much it is asked for
+    let rest = &expected[at..];
+    let common = if whole { content.len() } else { content.len().min(rest.len()) };
+    assert_eq!(rest.get(..common), content.get(..common), "other bytes than the decoder's");
     if whole && !large && ended {
-        let rest = &expected[at + content.len()..];
+        let rest = &rest[content.len()..];
         assert!(
             if last { rest.is_empty() } else { !rest.contains(&b'\n') },
             "too little: {rest:?}"

@@ -151,6 +151,8 @@ fn ledger(top: &Path) {
     for (kind, text) in (0_u8..).zip(all) {
         seed(top, "ledger", &kind.to_string(), &[&[kind], &text.expect("ours is JSON")]);
     }
+    let most = format!("{{\"blank\":{max},\"lost\":{max}}}", max = u64::MAX);
+    seed(top, "ledger", "most", &[&[2], most.as_bytes()]);
 }
 
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
