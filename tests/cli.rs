@@ -14,7 +14,7 @@ mod support;
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use support::ledger::{Ledger, Rotation, Style};
 use support::site::{BINARY, Files, Site, told};
@@ -282,6 +282,14 @@ fn the_state_is_rebuilt_from_the_store_when_it_is_gone_or_damaged() {
     let (site, mut ledger) = nginx();
     ledger.write(200);
     ledger.rotate(Rotation::Rename);
+    // Older than the minute for which a rebuilt state looks back.
+    let old = SystemTime::now() - Duration::from_hours(1);
+    fs::File::options()
+        .write(true)
+        .open(site.log("access.log.1"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
     ledger.write(100);
     let daemon = site.start();
     within(PATIENCE, || site.rows().len() > 50);

@@ -13,7 +13,9 @@ use crate::durable;
 /// "bita", so that `file` and we tell it from another database.
 const APPLICATION_ID: i64 = 0x6269_7461;
 /// Version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// From version 1 on, what makes the next one of each.
+const UPGRADES: [&str; 1] = ["ALTER TABLE origins ADD COLUMN reach_marker INTEGER"];
 /// A reader of ours may hold the file for a moment.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
@@ -159,7 +161,27 @@ impl Db {
         }
         let check: String =
             self.with(|db| db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
-        if check == "ok" { Ok(false) } else { Err(damaged(&check)) }
+        if check != "ok" {
+            return Err(damaged(&check));
+        }
+        self.upgrade(version)?;
+        Ok(false)
+    }
+
+    /// Brings an older version up to this one.
+    fn upgrade(&mut self, version: i64) -> Result<(), StateError> {
+        let done = usize::try_from(version - 1).unwrap_or(0);
+        if done >= UPGRADES.len() {
+            return Ok(());
+        }
+        self.with(|db| {
+            let tx = db.transaction()?;
+            for step in UPGRADES.iter().skip(done) {
+                tx.execute_batch(step)?;
+            }
+            tx.pragma_update(None, "user_version", VERSION)?;
+            tx.commit()
+        })
     }
 }
 

@@ -213,6 +213,32 @@ fn a_newer_state_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn an_older_state_is_brought_up_to_this_version_with_what_is_in_it() {
+    let place = Place::new();
+    let state = place.open();
+    state.rebuild(&[stored(1, vec![])]).unwrap();
+    drop(state);
+    let other = Connection::open(place.file()).unwrap();
+    other.execute_batch("ALTER TABLE origins DROP COLUMN reach_marker").unwrap();
+    other.pragma_update(None, "user_version", 1).unwrap();
+    drop(other);
+    let state = place.open();
+    assert_eq!((state.is_new(), state.recovered()), (false, None));
+    assert_eq!(state.origin_ids().unwrap(), [1]);
+    state.set_positions(&[(1, Some(span(1, 100, 150)))]).unwrap();
+    drop(state);
+    let other = Connection::open(place.file()).unwrap();
+    let version: i64 = other
+        .query_row(
+            "SELECT user_version, reach_marker FROM pragma_user_version, origins",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(version, 2);
+}
+
+#[test]
 fn a_cloned_disk_is_noticed_once() {
     let place = Place::new();
     drop(place.open());
