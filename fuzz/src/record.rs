@@ -137,7 +137,7 @@ fn is_key_without_value(after: &str) -> bool {
     value.starts_with('{')
         && value.match_indices('}').any(|(end, _)| {
             let mut empty = true;
-            let whole = members(value[..=end].as_bytes(), |_, value| {
+            let whole = members(&value.as_bytes()[..=end], |_, value| {
                 empty &= value.into_text().is_empty();
             });
             whole && empty
