@@ -1,7 +1,4 @@
 //! Histories that fail: open faults, each to be mended and taken off this list.
 
 /// See `docs/open-faults.md`.
-pub const SEEDS: &[u64] = &[
-    3213, 3699, 4426, 4591, 5327, 5348, 6290, 7419, 8373, 8942, 9430, 12170, 12348, 13496, 13908,
-    14579, 16306, 17564,
-];
+pub const SEEDS: &[u64] = &[3213, 3699, 4426, 4591, 5348, 6290, 8373, 8942, 9430, 13496, 17564];

@@ -1,8 +1,12 @@
 //! What an examination found: a copy, the continuation of an origin whose own file is gone, or
 //! something new.
 
+use std::fs::File;
+use std::io;
+
 use super::examine::{Examination, Verdict};
-use super::follow::{FileIx, Phase};
+use super::follow::{FileIx, LogIx, Phase};
+use super::marker;
 use super::state::Change;
 use super::tailer::Tailer;
 use super::{FileEvent, Happening};
@@ -75,9 +79,8 @@ impl Tailer {
                 self.wait(ix, 1000);
             }
             Verdict::Copy(0) => {
-                // once that file has its origin, this one is a copy of it
-                self.set_pending(ix, false);
-                self.wait(ix, 250);
+                let end = one.map(|one| (one.offset(), marker::marker(one.tail())));
+                self.wait_for_twin(ix, end);
             }
             Verdict::Continues(id) if !has_file(&id) => {
                 file.extra().cut_behind = if cut { id } else { 0 };
@@ -144,6 +147,47 @@ impl Tailer {
         }
     }
 
+    /// Once the file that this one is a copy of has its origin, it is a copy of that. Until then
+    /// its own end tells whether the log's file still holds it.
+    fn wait_for_twin(&mut self, ix: FileIx, end: Option<(u64, u64)>) {
+        self.set_pending(ix, false);
+        self.wait(ix, 250);
+        let log = self.files.get(ix).and_then(|file| self.logs.get(file.log));
+        let current = log.and_then(|log| log.current).map(|current| self.path_of(current));
+        let Some(open) = current.and_then(|path| (self.config.open)(&path).ok()) else { return };
+        let end = end.filter(|(at, hash)| marker::holds(&open, *at, *hash).unwrap_or(false));
+        if let Some(file) = self.files.get_mut(ix) {
+            file.extra().twin_end = end;
+        }
+    }
+
+    /// Copies of the log's file that it does not hold any more are the only ones there are of
+    /// what it held before: they come first. Says whether there are any.
+    pub(super) fn frees_copies(&mut self, lix: LogIx, open: &File) -> io::Result<bool> {
+        let mut free = Vec::new();
+        for &ix in &self.waiting {
+            let Some(file) = self.files.get(ix).filter(|file| file.log == lix) else { continue };
+            let end = file.extra.as_ref().and_then(|extra| extra.twin_end);
+            if let Some((at, hash)) = end
+                && !marker::holds(open, at, hash)?
+            {
+                free.push(ix);
+            }
+        }
+        for &ix in &free {
+            self.free_copy(ix);
+        }
+        Ok(!free.is_empty())
+    }
+
+    fn free_copy(&mut self, ix: FileIx) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        (file.phase, file.extra) = (Phase::Fresh, None);
+        let pending = !file.current;
+        self.set_pending(ix, pending);
+        self.fresh.push_back(ix);
+    }
+
     pub(super) fn is_copy(&mut self, ix: FileIx, id: OriginId) {
         let Some(file) = self.files.get_mut(ix) else { return };
         file.phase = Phase::Copy;
@@ -188,6 +232,9 @@ impl Tailer {
                 (file.handed, file.marker) = (lost.handed, lost.marker);
             }
             file.opened = lost.opened;
+            if lost.stop_at.is_some() {
+                file.extra().stop_at = lost.stop_at;
+            }
         }
         let log = file.log;
         if cut && !file.opened && !finished && file.handed == self.end_of(id) {
@@ -212,10 +259,12 @@ impl Tailer {
     pub(super) fn examine_copies_of(&mut self, id: OriginId) {
         for ix in self.files.indexes() {
             let Some(file) = self.files.get_mut(ix) else { continue };
-            if file.phase == Phase::Copy && file.extra.as_ref().is_some_and(|one| one.copy_of == id)
-            {
+            let Some(extra) = &file.extra else { continue };
+            if file.phase == Phase::Copy && extra.copy_of == id {
                 file.phase = Phase::Fresh;
                 self.fresh.push_back(ix);
+            } else if extra.twin_end.is_some() {
+                self.free_copy(ix); // of which of them it is a copy is not known
             }
         }
     }

@@ -118,7 +118,7 @@ impl Tailer {
         let Some(followed) = self.files.get_mut(ix) else { return Ok(()) };
         let encoding = followed.encoding;
         let extra = followed.extra();
-        extra.kernel = kernel;
+        (extra.kernel, extra.twin_end) = (kernel, None);
         if suspects.is_empty() && encoding == Encoding::Plain {
             self.judged(ix, Verdict::Other, out);
         } else {
@@ -294,9 +294,10 @@ impl Tailer {
             if file.encoding != Encoding::Plain {
                 file.size = SIZE_UNKNOWN;
             }
+            let plain = file.encoding == Encoding::Plain && first > 0;
             let extra = file.extra();
             (extra.first, extra.first_marker) = (Some(first), first_marker);
-            extra.kernel = *kernel;
+            (extra.kernel, extra.cut_seen) = (*kernel, plain.then_some((first, first_marker)));
         }
         self.await_birth(ix);
         true
@@ -325,18 +326,10 @@ impl Tailer {
         }
         self.lost.retain(|lost| lost.origin != id);
         self.lost.push(Lost {
-            origin: id,
-            log,
-            handed: origin.end,
-            marker: origin.marker,
-            opened: false,
             size: origin.reach,
-            maybe: false,
-            said: false,
-            since_ms: self.now.mono_ms,
             truncated: true,
             unwatched: true,
-            listed: false,
+            ..Lost::new(id, log, (origin.end, origin.marker), self.now.mono_ms)
         });
         self.force_dirs(log);
         self.hinted = true;
@@ -361,7 +354,7 @@ impl Tailer {
         let Some(file) = self.files.get_mut(ix) else { return };
         file.phase = Phase::Waiting;
         let extra = file.extra();
-        extra.examination = None;
+        (extra.examination, extra.twin_end) = (None, None);
         extra.retry_ms = now + wait_ms;
         extra.tries = extra.tries.saturating_add(1);
         if !self.waiting.contains(&ix) {

@@ -45,7 +45,7 @@ impl Tailer {
                 later.push(ix);
                 continue;
             }
-            match self.new_origin(ix) {
+            match self.new_origin(ix, out) {
                 Ok(Some(new)) => batch.push((ix, new)),
                 Ok(None) => {}
                 Err(error) => {
@@ -80,7 +80,11 @@ impl Tailer {
         pending == 0 || file.pending && decided.get(&file.log) == Some(&pending)
     }
 
-    fn new_origin(&mut self, ix: FileIx) -> io::Result<Option<NewOrigin>> {
+    fn new_origin(
+        &mut self,
+        ix: FileIx,
+        out: &mut Vec<FileEvent>,
+    ) -> io::Result<Option<NewOrigin>> {
         let path = self.path_of(ix);
         let Some(known) = self.files.get(ix) else { return Ok(None) };
         let Some(log) = self.logs.get(known.log) else { return Ok(None) };
@@ -96,6 +100,17 @@ impl Tailer {
             self.hinted = true;
             return Err(io::Error::from(io::ErrorKind::NotFound));
         }
+        if self.is_replaced(ix) {
+            self.is_other_by_now(ix, out);
+            return Ok(None);
+        }
+        let Some(known) = self.files.get(ix) else { return Ok(None) };
+        let (current, lix) = (known.current, known.log);
+        if current && self.frees_copies(lix, &file)? {
+            self.births.push(ix);
+            return Ok(None);
+        }
+        let Some(known) = self.files.get(ix) else { return Ok(None) };
         let to_end = rules.start == Start::End && known.first_sight;
         let first = known.extra.as_ref().and_then(|extra| extra.first);
         let examination = known.extra.as_ref().and_then(|extra| extra.examination.as_ref());
@@ -137,6 +152,16 @@ impl Tailer {
         // what was rotated away since the last listing is younger, even if it is older than this
         let mtime_ns = look.mtime_ns.min(self.listed_ns);
         Ok(Some(NewOrigin { record, path, mtime_ns, marker, context }))
+    }
+
+    /// The file does not hold what its new origin was to begin with.
+    fn is_other_by_now(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get_mut(ix) else { return };
+        if file.origin != 0 {
+            return self.truncated(ix, out);
+        }
+        (file.phase, file.extra) = (Phase::Fresh, None);
+        self.fresh.push_back(ix);
     }
 
     fn born(&mut self, ix: FileIx, new: &NewOrigin, out: &mut Vec<FileEvent>) {
@@ -203,18 +228,9 @@ impl Tailer {
         );
         self.receipt(id, lix, (first, to), Cause::CutBack, detail, out);
         self.lost.push(Lost {
-            origin: id,
-            log: lix,
-            handed,
-            marker,
-            opened: false,
-            size: handed,
-            maybe: false,
             said: true,
-            since_ms: self.now.mono_ms,
             truncated: true,
-            unwatched: false,
-            listed: false,
+            ..Lost::new(id, lix, (handed, marker), self.now.mono_ms)
         });
         self.force_dirs(lix);
         self.examine_copies_of(id);
@@ -253,18 +269,9 @@ impl Tailer {
             let log = self.log_of.get(&origin.path).copied();
             match log.filter(|&lix| self.logs.get(lix).is_some_and(|log| log.source.is_some())) {
                 Some(lix) => missing.push(Lost {
-                    origin: id,
-                    log: lix,
-                    handed: origin.end,
-                    marker: origin.marker,
-                    opened: false,
                     size: origin.reach,
-                    maybe: false,
-                    said: false,
-                    since_ms: self.now.mono_ms,
-                    truncated: false,
                     unwatched: true,
-                    listed: false,
+                    ..Lost::new(id, lix, (origin.end, origin.marker), self.now.mono_ms)
                 }),
                 None if !origin.retired => {
                     origin.retired = true;

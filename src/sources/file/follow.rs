@@ -147,9 +147,14 @@ pub(super) struct Extra {
     pub kernel: KernelIdentity,
     /// Whose copy it is.
     pub copy_of: OriginId,
+    /// It is a copy of its log's file, which has no origin yet: its end, and the marker there.
+    pub twin_end: Option<(u64, u64)>,
     /// Where a file that was cut back still holds; the daemon was asked.
     pub cut_from: u64,
     pub cut_asked: bool,
+    /// So far it went when it was found to be cut back, and the marker there: while that holds,
+    /// it is still the file that was asked about.
+    pub cut_seen: Option<(u64, u64)>,
     /// No marker of its origin holds: only the store can tell whether it was cut back.
     pub doubtful: bool,
     /// It is shorter than its origin: if the store has all of it, it is a copy.
@@ -369,6 +374,41 @@ pub(super) struct Lost {
     pub unwatched: bool,
     /// The siblings were listed after it was lost.
     pub listed: bool,
+    /// See [`Extra::stop_at`].
+    pub stop_at: Option<u64>,
+}
+
+impl Lost {
+    pub(super) const fn new(origin: OriginId, log: LogIx, handed: (u64, u64), now_ms: u64) -> Self {
+        Self {
+            origin,
+            log,
+            handed: handed.0,
+            marker: handed.1,
+            opened: false,
+            size: handed.0,
+            maybe: false,
+            said: false,
+            since_ms: now_ms,
+            truncated: false,
+            unwatched: false,
+            listed: false,
+            stop_at: None,
+        }
+    }
+
+    /// The rest of a file that is gone or holds other content.
+    pub(super) fn of(file: &Followed, now_ms: u64) -> Self {
+        let extra = file.extra.as_deref();
+        let seen = extra.and_then(|extra| extra.cut_seen).map_or(0, |(at, _)| at);
+        Self {
+            opened: file.opened,
+            size: file.sure.max(seen),
+            maybe: file.size > file.handed,
+            stop_at: extra.and_then(|extra| extra.stop_at),
+            ..Self::new(file.origin, file.log, (file.handed, file.marker), now_ms)
+        }
+    }
 }
 
 /// What a source asks of its files.

@@ -316,7 +316,7 @@ impl Tailer {
                 file.phase = Phase::Fresh;
                 self.fresh.push_back(ix);
             }
-            Phase::Following | Phase::Announcing | Phase::Ended
+            Phase::Following | Phase::Announcing | Phase::Ended | Phase::CutBack
                 if file.encoding == Encoding::Plain =>
             {
                 file.verify |= written;
@@ -363,23 +363,10 @@ impl Tailer {
     /// A file that is not open has no name that we can find.
     pub(super) fn gone(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
         let Some(file) = self.files.get(ix) else { return };
-        let (lix, phase) = (file.log, file.phase);
-        if matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
-            let origin = file.origin;
-            self.lost.push(Lost {
-                origin: file.origin,
-                log: lix,
-                handed: file.handed,
-                marker: file.marker,
-                opened: file.opened,
-                size: file.sure,
-                maybe: file.size > file.handed,
-                said: false,
-                since_ms: self.now.mono_ms,
-                truncated: false,
-                unwatched: false,
-                listed: false,
-            });
+        let (lix, phase, origin) = (file.log, file.phase, file.origin);
+        let cut = phase == Phase::Birth && origin != 0;
+        if cut || matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
+            self.lost.push(Lost::of(file, self.now.mono_ms));
             self.examine_copies_of(origin);
             self.force_dirs(lix);
         } else if phase != Phase::Ended

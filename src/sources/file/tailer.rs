@@ -51,6 +51,8 @@ pub struct Tailer {
     /// Quiet files of which all may be committed.
     pub(super) resting: Vec<FileIx>,
     pub(super) lost: Vec<Lost>,
+    /// Questions about files that were cut back which are not answered yet.
+    pub(super) cut_asks: HashMap<OriginId, u32>,
     /// Origins that are finished once all of this is committed: the end of what was handed out,
     /// and its marker.
     pub(super) ending: HashMap<OriginId, (u64, u64)>,
@@ -125,6 +127,7 @@ impl Tailer {
             waiting: Vec::new(),
             resting: Vec::new(),
             lost: Vec::new(),
+            cut_asks: HashMap::new(),
             ending: HashMap::new(),
             changes: Vec::new(),
             said: HashSet::new(),

@@ -17,6 +17,11 @@ impl Tailer {
     /// Whether the file is known to hold other content before `handed` than was read.
     pub(super) fn is_truncated(&mut self, ix: FileIx) -> bool {
         let Some(file) = self.files.get_mut(ix) else { return false };
+        if file.phase == Phase::CutBack {
+            let seen = file.extra.as_ref().and_then(|extra| extra.cut_seen);
+            let shorter = seen.is_some_and(|(at, _)| file.size < at);
+            return shorter || std::mem::take(&mut file.verify) && self.is_replaced(ix);
+        }
         let bound = matches!(file.phase, Phase::Following | Phase::Announcing | Phase::Ended);
         if !bound || file.encoding != Encoding::Plain {
             return false;
@@ -36,6 +41,17 @@ impl Tailer {
         };
         if let (Ok(true), Some(file)) = (&holds, self.files.get_mut(ix)) {
             file.sure = file.sure.max(file.size);
+        }
+        matches!(holds, Ok(false))
+    }
+
+    /// Whether a file that was cut back holds other content by now than when that was found.
+    pub(super) fn is_replaced(&mut self, ix: FileIx) -> bool {
+        let seen = self.files.get(ix).and_then(|file| file.extra.as_ref()?.cut_seen);
+        let Some((at, hash)) = seen else { return false };
+        let holds = self.open_itself(ix).and_then(|open| marker::holds(&open, at, hash));
+        if let (Err(_), Some(file)) = (&holds, self.files.get_mut(ix)) {
+            file.verify = true; // its name may lead elsewhere: asked again
         }
         matches!(holds, Ok(false))
     }
@@ -97,20 +113,8 @@ impl Tailer {
         let Some(file) = self.files.get_mut(ix) else { return };
         let lix = file.log;
         if !ended {
-            self.lost.push(Lost {
-                origin: id,
-                log: lix,
-                handed: file.handed,
-                marker: file.marker,
-                opened: file.opened,
-                size: file.sure,
-                maybe: true,
-                said: false,
-                since_ms: self.now.mono_ms,
-                truncated: true,
-                unwatched: false,
-                listed: false,
-            });
+            let lost = Lost::of(file, self.now.mono_ms);
+            self.lost.push(Lost { maybe: true, truncated: true, ..lost });
         }
         self.open -= usize::from(file.reader.take().is_some());
         file.origin = 0;
@@ -152,9 +156,13 @@ impl Tailer {
         self.open -= usize::from(file.reader.take().is_some());
         file.phase = Phase::CutBack;
         file.extra = None;
+        let (lix, size, plain) = (file.log, file.size, file.encoding == Encoding::Plain);
+        let seen = plain.then(|| self.open_itself(ix).ok()).flatten();
+        let seen = seen.and_then(|open| marker::bytes_before(&open, size).ok());
+        let Some(file) = self.files.get_mut(ix) else { return };
         let extra = file.extra();
         (extra.cut_from, extra.doubtful) = (from, doubtful);
-        let lix = file.log;
+        extra.cut_seen = seen.map(|bytes| (size, marker::marker(&bytes)));
         self.activate(ix);
         if !doubtful {
             self.happened(lix, Happening::Truncated, out);
@@ -183,6 +191,7 @@ impl Tailer {
                 let asks =
                     FileEvent::CutBack { origin, path, file, encoding, from, end, to, contexts };
                 out.push(asks);
+                *self.cut_asks.entry(id).or_default() += 1;
                 if let Some(file) = self.files.get_mut(ix) {
                     file.extra().cut_asked = true;
                 }
@@ -193,12 +202,24 @@ impl Tailer {
 
     /// Answers [`FileEvent::CutBack`]: what is not the origin's begins here.
     pub fn cut_back(&mut self, id: OriginId, first: u64) {
+        if let Some(asks) = self.cut_asks.get_mut(&id) {
+            *asks -= 1;
+            if *asks > 0 {
+                return; // the file was cut or replaced since: the answer to that comes later
+            }
+            self.cut_asks.remove(&id);
+        }
         let Some(origin) = self.origins.get(&id) else { return };
         let (end, nothing, ix) = (origin.end, origin.first_offset, origin.file);
         let Some(ix) = ix else { return };
+        let replaced = self.is_replaced(ix);
         let Some(file) = self.files.get_mut(ix).filter(|file| file.phase == Phase::CutBack) else {
             return;
         };
+        if replaced {
+            (file.verify, file.extra().cut_asked) = (true, false);
+            return;
+        }
         let (doubtful, encoding) = (file.extra().doubtful, file.encoding);
         if file.extra().short {
             let looked = self
@@ -292,8 +313,10 @@ impl Tailer {
         if self.origins.get(&file.origin).is_some_and(|origin| origin.end >= file.handed) {
             let marker = file.marker;
             file.extra = None;
+            let plain = file.encoding == Encoding::Plain;
+            let seen = plain.then_some((file.handed, marker));
             let extra = file.extra();
-            (extra.first, extra.first_marker) = (stop_at, marker);
+            (extra.first, extra.first_marker, extra.cut_seen) = (stop_at, marker, seen);
             file.phase = Phase::Birth;
             self.births.push(ix);
         }
