@@ -400,7 +400,9 @@ impl Lost {
     /// The rest of a file that is gone or holds other content.
     pub(super) fn of(file: &Followed, now_ms: u64) -> Self {
         let extra = file.extra.as_deref();
-        let seen = extra.and_then(|extra| extra.cut_seen).map_or(0, |(at, _)| at);
+        // in doubt it may have been other content already
+        let seen = extra.filter(|extra| !extra.doubtful).and_then(|extra| extra.cut_seen);
+        let seen = seen.map_or(0, |(at, _)| at);
         Self {
             opened: file.opened,
             size: file.sure.max(seen),
