@@ -149,6 +149,7 @@ impl Tailer {
             encoding: known.encoding,
         };
         let context = rules.context(id, first_offset, self.now.wall_ms);
+        self.saw(ix, &look); // it may be shorter than at the last look
         // what was rotated away since the last listing is younger, even if it is older than this
         let mtime_ns = look.mtime_ns.min(self.listed_ns);
         Ok(Some(NewOrigin { record, path, mtime_ns, marker, context }))
