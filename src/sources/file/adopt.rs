@@ -73,8 +73,8 @@ impl Tailer {
         let has_file = |id: &OriginId| self.origins.get(id).is_some_and(|one| one.file.is_some());
         match verdict {
             Verdict::Incomplete => {
+                let text = one.and_then(Examination::fault).unwrap_or_default().to_owned();
                 let path = self.path_of(ix);
-                let text = "it is compressed and not whole; it is read when it is".to_owned();
                 self.say_once(&path, "whole", text, out);
                 self.wait(ix, 1000);
             }

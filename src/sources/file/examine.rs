@@ -82,6 +82,8 @@ pub struct Examination {
     head: Vec<u8>,
     tail: Vec<u8>,
     compares: Vec<Compare>,
+    /// Why a compressed file cannot be read to its end.
+    fault: Option<String>,
 }
 
 impl std::fmt::Debug for Examination {
@@ -104,6 +106,7 @@ impl Examination {
             head: Vec::new(),
             tail: Vec::new(),
             compares: suspects.into_iter().map(Compare::new).collect(),
+            fault: None,
         })
     }
 
@@ -111,6 +114,12 @@ impl Examination {
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Why a compressed file is [`Verdict::Incomplete`], and what to do.
+    #[must_use]
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 
     /// The first bytes, up to 1024.
@@ -162,7 +171,8 @@ impl Examination {
             let read = match self.stream.read(&mut block) {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) if self.encoding != Encoding::Plain => {
+                Err(error) if self.encoding != Encoding::Plain => {
+                    self.fault = Some(reader::undecodable(&error));
                     return Ok(Some(Verdict::Incomplete));
                 }
                 Err(error) => return Err(error),
@@ -393,6 +403,22 @@ mod tests {
         let live = || Suspect { twin: Some(file(&whole)), ..gone(&whole, 0) };
         assert_eq!(judge(&whole, vec![live()]), Verdict::Copy(1));
         assert_eq!(judge(&whole[..10], vec![live()]), Verdict::Copy(1));
+    }
+
+    #[test]
+    fn a_zstd_file_that_would_take_too_much_memory_is_not_read_and_it_is_said_what_to_do() {
+        let mut verdicts = Vec::new();
+        for window_log in [23, 24] {
+            let mut encoder = zstd::stream::Encoder::new(tempfile::tempfile().unwrap(), 1).unwrap();
+            encoder.window_log(window_log).unwrap();
+            encoder.write_all(&text(0..1000)).unwrap();
+            let mut packed = encoder.finish().unwrap();
+            packed.rewind().unwrap();
+            let mut one = Examination::new(packed, Encoding::Zstd, Vec::new()).unwrap();
+            verdicts.push(one.go_on(&mut u64::MAX.clone()).unwrap());
+            assert_eq!(window_log > 23, one.fault().is_some_and(|text| text.contains("8 MiB")));
+        }
+        assert_eq!(verdicts, [Some(Verdict::Other), Some(Verdict::Incomplete)]);
     }
 
     #[test]

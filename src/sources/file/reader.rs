@@ -177,6 +177,10 @@ fn fill(file: &File, bytes: &mut Vec<u8>, room: usize, at: u64) -> io::Result<()
     Ok(())
 }
 
+/// The largest window of a zstd frame, as a power of two: 8 MiB, which RFC 8878 asks every decoder
+/// to have, and which `zstd -19` uses.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
 /// A decoder over a compressed file, from its beginning. It fails at the end of an incomplete
 /// file.
 ///
@@ -187,8 +191,26 @@ pub fn decoder(file: File, encoding: Encoding) -> io::Result<Box<dyn Read + Send
     Ok(match encoding {
         Encoding::Plain => Box::new(file),
         Encoding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(file))),
-        Encoding::Zstd => Box::new(zstd::stream::read::Decoder::new(file)?),
+        Encoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(file)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
     })
+}
+
+/// What to do about a compressed file that cannot be read to its end.
+#[must_use]
+pub fn undecodable(error: &io::Error) -> String {
+    let text = error.to_string();
+    if text.contains("too much memory") {
+        let mib = 1 << (ZSTD_WINDOW_LOG_MAX - 20);
+        return format!(
+            "its zstd window is larger than {mib} MiB (`zstd --ultra` or `--long`); decompress it \
+             beside, so that it can be read"
+        );
+    }
+    format!("it is compressed and not whole ({text}); it is read when it is")
 }
 
 /// The first bytes of a compressed file's content, up to 1024.
