@@ -132,22 +132,11 @@ impl Daemon {
         fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap()
     }
 
-    /// CPU time of all its threads since its start, in ticks of 10 ms.
+    /// CPU time of all threads that it ever had, to the nanosecond.
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = self.proc("stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: f64 = [11, 12].iter().map(|&at| fields[at].parse::<f64>().unwrap()).sum();
-        ticks / rustix::param::clock_ticks_per_second() as f64
-    }
-
-    /// CPU time of the threads that are alive now, to the nanosecond.
-    pub fn threads_cpu_seconds(&self) -> f64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let nanos = tasks.flatten().filter_map(|task| {
-            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            text.split(' ').next()?.parse::<f64>().ok()
-        });
-        nanos.sum::<f64>() / 1e9
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().unwrap());
+        let now = nix::time::clock_getcpuclockid(pid).unwrap().now().unwrap();
+        Duration::from(now).as_secs_f64()
     }
 
     /// The most memory that it ever had, in MiB.

@@ -112,10 +112,10 @@ impl Silence {
         daemon.watch(POLL, |sample| sample.rows() >= (files * LINES) as f64);
         let start_s = began.elapsed().as_secs_f64();
         sleep(SETTLED);
-        let before = daemon.threads_cpu_seconds();
+        let before = daemon.cpu_seconds();
         sleep(MINUTE);
         let silence = Self {
-            cpu_ms: (daemon.threads_cpu_seconds() - before) * 1000.0,
+            cpu_ms: (daemon.cpu_seconds() - before) * 1000.0,
             peak_mib: daemon.peak_mib(),
             descriptors: daemon.descriptors() as f64,
             start_s,
