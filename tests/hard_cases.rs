@@ -371,6 +371,13 @@ fn zone_source_and_format_may_change_while_rows_are_uncommitted() {
     assert_eq!(newest["source"], "syslog", "the last rules are in force at the end");
 }
 
+/// The daemon reads it at each look at the clock, so it is never there in half.
+fn set_clock(file: &Path, time: &str) {
+    let next = file.with_extension("next");
+    fs::write(&next, time).unwrap();
+    fs::rename(next, file).unwrap();
+}
+
 /// An environment in which a program sees another time.
 fn at(time: &str, file: &Path) -> Option<Vec<(&'static str, String)>> {
     let library =
@@ -378,7 +385,7 @@ fn at(time: &str, file: &Path) -> Option<Vec<(&'static str, String)>> {
             .map(|dir| format!("{dir}/faketime/libfaketimeMT.so.1"))
             .into_iter()
             .find(|path| Path::new(path).exists())?;
-    fs::write(file, time).unwrap();
+    set_clock(file, time);
     Some(vec![
         ("LD_PRELOAD", library),
         ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
@@ -415,19 +422,18 @@ fn a_year_less_file_lives_past_new_year() {
     for minute in 0..30 {
         line(&mut ledger, &format!("Dec 31 23:{minute:02}:07"));
     }
-    fs::write(&clock, "@2027-01-01 00:30:00").unwrap();
+    set_clock(&clock, "@2027-01-01 00:30:00");
     let daemon = site.start_as(&[], &environment);
     line(&mut ledger, "Jan  1 00:10:00");
     site.all_arrives(&mut ledger, PATIENCE);
     // It lives on: days later the anchor of its first days would make these 2026.
-    fs::write(&clock, "@2027-01-09 12:00:00").unwrap();
-    pause_ms(300);
+    set_clock(&clock, "@2027-01-09 12:00:00");
     for minute in 0..30 {
         line(&mut ledger, &format!("Jan  9 11:{minute:02}:07"));
     }
     site.all_arrives(&mut ledger, PATIENCE);
     daemon.kill();
-    fs::write(&clock, "@2027-12-01 12:00:00").unwrap();
+    set_clock(&clock, "@2027-12-01 12:00:00");
     let daemon = site.start_as(&[], &environment);
     line(&mut ledger, "Nov 30 23:59:59");
     site.all_arrives(&mut ledger, PATIENCE);

@@ -79,10 +79,7 @@ fn start(site: &Site, death: Death) -> Daemon {
 
 /// Waits until every line that must be there is.
 pub fn arrived(site: &Site, ledger: &mut Ledger, patience: Duration) -> bool {
-    let arrived = within(patience, || {
-        pause_ms(60);
-        ledger.expected.all_in(&site.rows())
-    });
+    let arrived = within(patience, || ledger.expected.all_in(&site.rows()));
     if arrived {
         ledger.seen();
     }

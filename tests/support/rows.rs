@@ -48,16 +48,16 @@ pub fn day_files(dir: &Path) -> Vec<PathBuf> {
 /// All rows of the day files. Read with SQLite and not with the program under test, so that a
 /// fault of the program's reader cannot hide one of its writer.
 pub fn of_sqlite(dir: &Path) -> Rows {
-    let mut last = String::new();
-    for _ in 0..50 {
-        match try_sqlite(dir) {
-            Ok(rows) => return rows,
-            // A file that is being made, or that changes its journal mode.
-            Err(error) => last = error.to_string(),
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    let mut read = None;
+    // A file that is being made, or that changes its journal mode, cannot be read for a moment.
+    let readable = super::within(Duration::from_secs(5), || {
+        let rows = read.insert(try_sqlite(dir));
+        rows.is_ok()
+    });
+    match read {
+        Some(Ok(rows)) if readable => rows,
+        other => panic!("cannot read the day files of {}: {other:?}", dir.display()),
     }
-    panic!("cannot read the day files of {}: {last}", dir.display());
 }
 
 fn try_sqlite(dir: &Path) -> rusqlite::Result<Rows> {

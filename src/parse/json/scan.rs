@@ -54,7 +54,7 @@ pub fn members<'a>(text: &'a [u8], mut visit: impl FnMut(Text<'a>, Value<'a>)) -
 
 fn walk<'a>(scan: &mut Scanner<'a>, visit: &mut dyn FnMut(Text<'a>, Value<'a>)) -> Option<()> {
     scan.blanks();
-    scan.expect(b'{')?;
+    scan.require(b'{')?;
     let mut path = Vec::new();
     // For each open nested object, how long the path was outside of it.
     let mut outer = Vec::new();
@@ -66,15 +66,15 @@ fn walk<'a>(scan: &mut Scanner<'a>, visit: &mut dyn FnMut(Text<'a>, Value<'a>)) 
             path.truncate(len);
         } else {
             if !first {
-                scan.expect(b',')?;
+                scan.require(b',')?;
                 scan.blanks();
             }
             let key = scan.string()?;
             scan.blanks();
-            scan.expect(b':')?;
+            scan.require(b':')?;
             scan.blanks();
             if scan.peek() == Some(b'{') && outer.len() + 1 < DEPTH_MAX {
-                scan.expect(b'{')?;
+                scan.require(b'{')?;
                 outer.push(path.len());
                 path.extend_from_slice(&key);
                 path.push(b'.');
@@ -111,7 +111,7 @@ impl<'a> Scanner<'a> {
         found
     }
 
-    fn expect(&mut self, byte: u8) -> Option<()> {
+    fn require(&mut self, byte: u8) -> Option<()> {
         self.take(byte).then_some(())
     }
 
@@ -150,7 +150,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn string(&mut self) -> Option<Text<'a>> {
-        self.expect(b'"')?;
+        self.require(b'"')?;
         let rest = self.rest();
         let len = memchr2(b'"', b'\\', rest)?;
         let plain = rest.get(..len)?;
@@ -229,14 +229,14 @@ impl<'a> Scanner<'a> {
                 first = false;
             } else {
                 if !first && !open.is_empty() {
-                    self.expect(b',')?;
+                    self.require(b',')?;
                     out.push(b',');
                     self.blanks();
                 }
                 if open.last() == Some(&b'}') {
                     write_string(&self.string()?, out);
                     self.blanks();
-                    self.expect(b':')?;
+                    self.require(b':')?;
                     out.push(b':');
                     self.blanks();
                 }

@@ -165,7 +165,7 @@ fn after_any_history_each_line_is_there_once() {
         return;
     }
     let runs = std::env::var("BITACORA_RUNS").ok().and_then(|runs| runs.parse().ok());
-    for seed in 1..=runs.unwrap_or(200) {
+    for seed in 1..=runs.unwrap_or(1000) {
         history(seed).unwrap();
     }
 }
