@@ -19,6 +19,7 @@ pub mod parse;
 
 // the way of a line
 pub mod sources;
+pub mod spool;
 pub mod state;
 pub mod stores;
 pub mod tracker;

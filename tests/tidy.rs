@@ -32,7 +32,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("parse", &[]),
     ("config", &["parse"]),
     ("state", &["config", "parse"]),
-    ("sources", &["config", "parse", "state"]),
+    ("spool", &[]),
+    ("sources", &["config", "parse", "state", "spool"]),
     // delivery keeps in state.db what the store refuses: dead letters, and stamps
     ("stores", &["config", "parse", "state"]),
     ("worker", &["config", "parse", "sources", "stores"]),

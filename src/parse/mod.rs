@@ -12,6 +12,7 @@ pub mod json;
 mod keys;
 pub mod nginx;
 pub mod postgresql;
+pub mod socket;
 pub mod syslog;
 pub mod time;
 
@@ -34,10 +35,12 @@ pub enum Format {
     PostgresqlJsonlog,
     /// `json`
     Json,
+    /// What clients send to the socket, as it stands in the spool.
+    Socket(socket::Sent),
 }
 
 impl Format {
-    /// All formats.
+    /// All formats of files.
     pub const ALL: [Self; 7] = [
         Self::NginxAccess,
         Self::NginxError,
@@ -59,13 +62,24 @@ impl Format {
             Self::PostgresqlCsvlog => "postgresql/csvlog",
             Self::PostgresqlJsonlog => "postgresql/jsonlog",
             Self::Json => "json",
+            Self::Socket(socket::Sent::Json) => "socket/json",
+            Self::Socket(socket::Sent::Event) => "socket/event",
+            Self::Socket(socket::Sent::Syslog) => "socket/syslog",
         }
     }
 
-    /// Reads a name.
+    /// Reads the name of a format of files.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Reads any name, as contexts have it.
+    #[must_use]
+    pub fn of_context(name: &str) -> Option<Self> {
+        let sent = [socket::Sent::Json, socket::Sent::Event, socket::Sent::Syslog];
+        let mut all = Self::ALL.into_iter().chain(sent.into_iter().map(Self::Socket));
+        all.find(|format| format.name() == name)
     }
 
     /// Version of the parser: raised whenever the same text could give another row, so that
@@ -82,6 +96,7 @@ impl Format {
             Self::NginxAccess => &["log_format"],
             Self::Postgresql => &["log_line_prefix", "log_error_verbosity"],
             Self::Json => &["level_scheme"],
+            Self::Socket(_) => &["source"],
             _ => &[],
         }
     }
@@ -144,6 +159,7 @@ enum Kind {
     PostgresqlCsvlog,
     PostgresqlJsonlog,
     Json(json::Options),
+    Socket(socket::Options),
 }
 
 impl Parser {
@@ -169,6 +185,7 @@ impl Parser {
             Format::PostgresqlCsvlog => Kind::PostgresqlCsvlog,
             Format::PostgresqlJsonlog => Kind::PostgresqlJsonlog,
             Format::Json => Kind::Json(json::Options::new(options)?),
+            Format::Socket(sent) => Kind::Socket(socket::Options::new(sent, options)?),
         };
         Ok(Self { format, kind })
     }
@@ -182,14 +199,17 @@ impl Parser {
     /// Whether each line is a record of its own, so that no framing is needed.
     #[must_use]
     pub const fn single_line(&self) -> bool {
-        matches!(self.kind, Kind::NginxAccess(_) | Kind::PostgresqlJsonlog | Kind::Json(_))
+        matches!(
+            self.kind,
+            Kind::NginxAccess(_) | Kind::PostgresqlJsonlog | Kind::Json(_) | Kind::Socket(_)
+        )
     }
 
     /// What `line` (without its line end, not blank) is to the records around it. A function of
     /// the line and, for CSV, of the framing of the record that is open.
     pub fn role(&self, line: &[u8], framing: &mut Framing) -> Role {
         match &self.kind {
-            Kind::NginxAccess(_) | Kind::PostgresqlJsonlog | Kind::Json(_) => {
+            Kind::NginxAccess(_) | Kind::PostgresqlJsonlog | Kind::Json(_) | Kind::Socket(_) => {
                 Role::Begins { thread: 0 }
             }
             Kind::NginxError => nginx::error_role(line),
@@ -227,6 +247,7 @@ impl Parser {
             Kind::PostgresqlCsvlog => postgresql::parse_csv(text, clock, record),
             Kind::PostgresqlJsonlog => postgresql::parse_jsonlog(text, clock, record),
             Kind::Json(options) => json::parse(text, options, clock, record),
+            Kind::Socket(options) => return socket::parse(text, options, clock, record),
         };
         if understood {
             record.parsed = true;

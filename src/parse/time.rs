@@ -124,6 +124,13 @@ impl Clock {
         Self { zone, now_ms, memory }
     }
 
+    /// From here on it stands at another time.
+    pub fn stand_at(&mut self, now_ms: i64) {
+        if self.now_ms != now_ms {
+            (self.now_ms, self.memory.len) = (now_ms, u8::MAX);
+        }
+    }
+
     /// The instant of a civil time; `None` if there is no such day or hour, and outside 1970 to
     /// 2200 ([`Time::row_millis`]). Without a year it gets
     /// the latest one for which the instant is not more than 24 hours after the clock's `now`.

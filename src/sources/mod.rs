@@ -6,6 +6,7 @@
 use crate::ledger::{Carried, Context, OriginId};
 
 pub mod file;
+pub mod socket;
 
 /// What goes from a source to a worker, in order for each origin.
 #[derive(Debug)]

@@ -267,5 +267,5 @@ impl Worker {
 
 /// The format of a name in a context.
 fn format_of(origin: OriginId, name: &str) -> Result<Format, WorkerError> {
-    Format::from_name(name).ok_or_else(|| WorkerError::Format { origin, format: name.to_owned() })
+    Format::of_context(name).ok_or_else(|| WorkerError::Format { origin, format: name.to_owned() })
 }

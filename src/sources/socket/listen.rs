@@ -1,0 +1,248 @@
+//! The two sockets: made, given to their group, and waited at.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{UnixDatagram, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use super::load::Load;
+use super::protocol::{Frame, RECORD_BYTES_MAX};
+use super::session::{Session, refuse};
+use super::{Counts, Places, Shared};
+use crate::parse::socket::Envelope;
+use crate::spool::Append;
+
+/// Connections that wait to be accepted.
+const BACKLOG_WAIT: Duration = Duration::from_millis(100);
+/// Datagrams that are handed over at once.
+const DATAGRAMS_MAX: usize = 256;
+
+/// Why a socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// It cannot be made.
+    #[error("cannot make the socket {}: {source}", path.display())]
+    Bind {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process listens there.
+    #[error("another process listens on {}: stop it, or give `[socket]` another path", path.display())]
+    Taken {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The group is unknown or cannot be given.
+    #[error("cannot give the socket {} to group {group}: {detail}", path.display())]
+    Group {
+        /// Where.
+        path: PathBuf,
+        /// The group's name.
+        group: String,
+        /// Why.
+        detail: String,
+    },
+}
+
+/// The sockets, open.
+#[derive(Debug)]
+pub struct Listening {
+    stream: Option<UnixListener>,
+    dgram: Option<UnixDatagram>,
+    places: Places,
+}
+
+impl Listening {
+    /// Makes both sockets. One that a dead process left is taken over.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be had.
+    pub fn open(places: &Places) -> Result<Self, SocketError> {
+        let bind = |path: &Path, source| SocketError::Bind { path: path.to_owned(), source };
+        let mut open = Self { stream: None, dgram: None, places: places.clone() };
+        let named = |path: &Path| !path.as_os_str().is_empty();
+        if named(&places.stream) {
+            make_way(&places.stream, || {
+                std::os::unix::net::UnixStream::connect(&places.stream).is_ok()
+            })?;
+            let made = UnixListener::bind(&places.stream);
+            open.stream = Some(made.map_err(|error| bind(&places.stream, error))?);
+            give(&places.stream, places)?;
+        }
+        if named(&places.dgram) {
+            let connects = || {
+                std::os::unix::net::UnixDatagram::unbound()
+                    .and_then(|socket| socket.connect(&places.dgram))
+                    .is_ok()
+            };
+            make_way(&places.dgram, connects)?;
+            let made = UnixDatagram::bind(&places.dgram);
+            open.dgram = Some(made.map_err(|error| bind(&places.dgram, error))?);
+            give(&places.dgram, places)?;
+        }
+        Ok(open)
+    }
+
+    /// Serves clients until the stop, and then takes the sockets away.
+    pub async fn serve(self, shared: Arc<Shared>, stop: CancellationToken) {
+        let Self { stream, dgram, places } = self;
+        let datagrams =
+            dgram.map(|socket| tokio::spawn(receive(socket, Arc::clone(&shared), stop.clone())));
+        let sessions = tokio_util::task::TaskTracker::new();
+        if let Some(listener) = stream {
+            accept(&listener, &shared, &sessions, &stop).await;
+        } else {
+            stop.cancelled().await;
+        }
+        for path in [&places.stream, &places.dgram] {
+            // a client that finds none knows that nobody is there
+            let _ = fs::remove_file(path);
+        }
+        sessions.close();
+        sessions.wait().await;
+        if let Some(datagrams) = datagrams {
+            // it ends at the stop, too
+            let _ = datagrams.await;
+        }
+    }
+}
+
+async fn accept(
+    listener: &UnixListener,
+    shared: &Arc<Shared>,
+    sessions: &tokio_util::task::TaskTracker,
+    stop: &CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let peer = stream.peer_cred().ok();
+                let uid = peer.as_ref().map(tokio::net::unix::UCred::uid);
+                let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+                match shared.enter(uid) {
+                    Some(seat) => {
+                        let session = Session::new(shared, seat, pid, uid);
+                        sessions.spawn(session.run(stream, stop.clone()));
+                    }
+                    None => turn_away(stream).await,
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the socket cannot accept a client for now");
+                tokio::time::sleep(BACKLOG_WAIT).await;
+            }
+        }
+    }
+}
+
+async fn turn_away(stream: UnixStream) {
+    let mut writer = Some(stream.into_split().1);
+    let told = refuse(&mut writer, "there are too many connections");
+    // one that does not read is not waited for
+    let _ = tokio::time::timeout(BACKLOG_WAIT, told).await;
+}
+
+async fn receive(socket: UnixDatagram, shared: Arc<Shared>, stop: CancellationToken) {
+    let mut buffer = vec![0; RECORD_BYTES_MAX + 1];
+    let mut load = Load::default();
+    loop {
+        let received = tokio::select! {
+            received = socket.recv(&mut buffer) => received,
+            () = stop.cancelled() => return,
+        };
+        let mut next = received;
+        for _ in 0..DATAGRAMS_MAX {
+            let Ok(length) = next else { break };
+            datagram(buffer.get(..length).unwrap_or_default(), &shared, &mut load);
+            if load.is_full() {
+                break;
+            }
+            next = socket.try_recv(&mut buffer);
+        }
+        let records = load.records;
+        if records == 0 {
+            continue;
+        }
+        let counts = Arc::clone(shared.counts());
+        let done = Box::new(move || Counts::add(&counts.stored, records));
+        let append = Append { client: None, parts: load.take(), done };
+        if shared.spool.try_append(append).is_err() {
+            Counts::add(&shared.counts.refused, records);
+        }
+    }
+}
+
+fn datagram(bytes: &[u8], shared: &Arc<Shared>, load: &mut Load) {
+    let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return;
+    }
+    shared.tapped(text);
+    let whole = text.get(..RECORD_BYTES_MAX).filter(|head| head.len() < text.len());
+    let frame = Frame { text: whole.unwrap_or(text), line_bytes: whole.map(|_| text.len() as u64) };
+    let envelope = Envelope { at_ms: (shared.now_ms)(), ..Envelope::default() };
+    if load.add(frame, envelope, &shared.sources).is_some() {
+        Counts::add(&shared.counts.invalid, 1);
+    }
+}
+
+/// Takes a socket away that a dead process left, and makes its directory.
+fn make_way(path: &Path, connects: impl FnOnce() -> bool) -> Result<(), SocketError> {
+    let bind = |source| SocketError::Bind { path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => {
+            if connects() {
+                return Err(SocketError::Taken { path: path.to_owned() });
+            }
+            fs::remove_file(path).map_err(bind)
+        }
+        Ok(_) => Err(bind(io::Error::other("something else has this name"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(dir) => fs::create_dir_all(dir).map_err(bind),
+            None => Ok(()),
+        },
+        Err(error) => Err(bind(error)),
+    }
+}
+
+fn give(path: &Path, places: &Places) -> Result<(), SocketError> {
+    if !places.group.is_empty() {
+        let refused = |detail: String| SocketError::Group {
+            path: path.to_owned(),
+            group: places.group.clone(),
+            detail,
+        };
+        let Some(group) = group_id(&places.group) else {
+            return Err(refused("there is no such group on this machine".to_owned()));
+        };
+        std::os::unix::fs::chown(path, None, Some(group))
+            .map_err(|error| refused(error.to_string()))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(places.mode))
+        .map_err(|source| SocketError::Bind { path: path.to_owned(), source })
+}
+
+/// The number of a group: as the system's own tools find it, or a number as it is.
+fn group_id(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let groups = fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}

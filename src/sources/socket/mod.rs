@@ -1,0 +1,196 @@
+//! The socket: clients' records, received, put into envelopes and handed to the spool.
+//!
+//! ```text
+//! listen -> a session for each connection: lines -> Load (by lane) -> spool -> receipt
+//! ```
+//!
+//! A session never says that something is stored before the spool has synced it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::spool::{ClientKey, Spool};
+
+mod listen;
+mod load;
+pub mod protocol;
+mod session;
+
+pub use listen::{Listening, SocketError};
+pub use load::{Load, SOURCE, Sources, lane};
+
+/// What clients may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one user.
+    pub connections_of_user: usize,
+    /// A line that has begun must end within this.
+    pub line: Duration,
+    /// A connection that says nothing for so long is closed.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2000,
+            connections_of_user: 1000,
+            line: Duration::from_secs(30),
+            idle: Duration::from_mins(15),
+        }
+    }
+}
+
+/// Where it listens; an empty path is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The stream socket.
+    pub stream: PathBuf,
+    /// The datagram socket.
+    pub dgram: PathBuf,
+    /// The group that may use them; empty for the daemon's own.
+    pub group: String,
+    /// Their mode.
+    pub mode: u32,
+}
+
+/// What happened, for metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Connections that are open.
+    pub connections: AtomicU64,
+    /// Records that are synced.
+    pub stored: AtomicU64,
+    /// Records that were stored before and came again.
+    pub repeated: AtomicU64,
+    /// Records that were not understood, or too long; they are stored all the same.
+    pub invalid: AtomicU64,
+    /// Datagrams that were dropped because the spool was full or slow.
+    pub refused: AtomicU64,
+    /// Connections that were closed because there were too many.
+    pub turned_away: AtomicU64,
+}
+
+impl Counts {
+    fn add(counter: &AtomicU64, more: u64) {
+        counter.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+/// What all sessions share.
+pub struct Shared {
+    spool: Spool,
+    limits: Limits,
+    sources: Sources,
+    counts: Arc<Counts>,
+    now_ms: fn() -> i64,
+    /// Copies of records as they come, for `bitacora tap`.
+    tap: tokio::sync::broadcast::Sender<Arc<[u8]>>,
+    /// Connections by user, and the clients that are connected.
+    present: Mutex<Present>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Present {
+    users: BTreeMap<Option<u32>, usize>,
+    all: usize,
+    clients: std::collections::BTreeSet<ClientKey>,
+}
+
+/// Taps that lag behind so many records miss some.
+const TAPPED_MAX: usize = 1024;
+
+impl Shared {
+    /// For sessions that hand over to `spool`.
+    #[must_use]
+    pub fn new(spool: Spool, limits: Limits, now_ms: fn() -> i64) -> Arc<Self> {
+        Arc::new(Self {
+            spool,
+            limits,
+            sources: Sources::default(),
+            counts: Arc::default(),
+            now_ms,
+            tap: tokio::sync::broadcast::Sender::new(TAPPED_MAX),
+            present: Mutex::default(),
+        })
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counts(&self) -> &Arc<Counts> {
+        &self.counts
+    }
+
+    /// Records from now on, as they come.
+    #[must_use]
+    pub fn tap(&self) -> tokio::sync::broadcast::Receiver<Arc<[u8]>> {
+        self.tap.subscribe()
+    }
+
+    fn tapped(&self, text: &[u8]) {
+        if self.tap.receiver_count() > 0 {
+            // the last tap may have gone just now
+            let _ = self.tap.send(text.into());
+        }
+    }
+
+    fn enter(self: &Arc<Self>, uid: Option<u32>) -> Option<Seat> {
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_user = present.users.get(&uid).copied().unwrap_or(0);
+        if present.all >= self.limits.connections || of_user >= self.limits.connections_of_user {
+            Counts::add(&self.counts.turned_away, 1);
+            return None;
+        }
+        present.users.insert(uid, of_user + 1);
+        present.all += 1;
+        Counts::add(&self.counts.connections, 1);
+        Some(Seat { shared: Arc::clone(self), uid, client: None })
+    }
+}
+
+/// A connection's place among the others; given back when it is dropped.
+struct Seat {
+    shared: Arc<Shared>,
+    uid: Option<u32>,
+    client: Option<ClientKey>,
+}
+
+impl Seat {
+    /// Whether no other connection has this client.
+    fn claim(&mut self, client: ClientKey) -> bool {
+        let mut present = self.shared.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = present.clients.insert(client);
+        if free {
+            self.client = Some(client);
+        }
+        free
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut present = self.shared.present.lock().unwrap_or_else(PoisonError::into_inner);
+        present.all = present.all.saturating_sub(1);
+        if let Some(count) = present.users.get_mut(&self.uid) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                present.users.remove(&self.uid);
+            }
+        }
+        if let Some(client) = self.client {
+            present.clients.remove(&client);
+        }
+        self.shared.counts.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}

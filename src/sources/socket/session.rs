@@ -1,0 +1,266 @@
+//! One connection: what it says becomes loads for the spool, and what the spool says receipts.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::load::Load;
+use super::protocol::{Decoder, Frame, Hello, hello};
+use super::{Counts, Seat, Shared};
+use crate::parse::socket::Envelope;
+use crate::spool::{Append, ClientKey};
+
+/// What is read at once.
+const READ_BYTES: usize = 64 << 10;
+/// Answers to faulty records that wait for the client to read them.
+const FAULTS_WAITING_MAX: usize = 64;
+
+/// A client that numbers its records.
+struct Numbered {
+    key: ClientKey,
+    /// The number of the record that comes next.
+    next: u64,
+    /// The last number that was stored before this connection.
+    stored: u64,
+    /// The last number that is synced.
+    acked: watch::Sender<u64>,
+    faults: mpsc::Sender<(u64, &'static str)>,
+}
+
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    seat: Seat,
+    pid: Option<u32>,
+    uid: Option<u32>,
+    decoder: Decoder,
+    load: Load,
+    /// The first line is still to come.
+    fresh: bool,
+    numbered: Option<Numbered>,
+}
+
+impl Session {
+    pub fn new(shared: &Arc<Shared>, seat: Seat, pid: Option<u32>, uid: Option<u32>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            seat,
+            pid,
+            uid,
+            decoder: Decoder::default(),
+            load: Load::default(),
+            fresh: true,
+            numbered: None,
+        }
+    }
+
+    /// Lives until the client has gone, is too slow, or the stop.
+    pub async fn run(mut self, stream: UnixStream, stop: CancellationToken) {
+        let (reader, writer) = stream.into_split();
+        let mut writer = Some(writer);
+        let mut begun: Option<Instant> = None;
+        let mut buffer = Vec::new();
+        loop {
+            let limits = self.shared.limits;
+            let deadline =
+                begun.map_or_else(|| Instant::now() + limits.idle, |at| at + limits.line);
+            let ready = tokio::select! {
+                ready = reader.readable() => ready,
+                () = tokio::time::sleep_until(deadline) => Err(ErrorKind::TimedOut.into()),
+                () = stop.cancelled() => Err(ErrorKind::Interrupted.into()),
+            };
+            if ready.is_err() {
+                break;
+            }
+            // an idle client holds no buffer
+            buffer.resize(READ_BYTES, 0);
+            let read = match reader.try_read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(_) => break,
+            };
+            if !self.take(buffer.get(..read).unwrap_or_default(), &mut writer).await {
+                return;
+            }
+            begun = self.decoder.has_begun().then(|| begun.unwrap_or_else(Instant::now));
+            if read < READ_BYTES {
+                buffer = Vec::new();
+            }
+        }
+        self.end().await;
+    }
+
+    /// Takes bytes; `false` if the connection is to end.
+    async fn take(&mut self, bytes: &[u8], writer: &mut Option<OwnedWriteHalf>) -> bool {
+        let mut lines = Vec::new();
+        let mut bytes = bytes;
+        if self.fresh {
+            // the first line alone may ask for something, which decides what the others are
+            let Some(newline) = memchr::memchr(b'\n', bytes) else {
+                self.decoder.feed(bytes, |_| {});
+                return true;
+            };
+            let (first, rest) = bytes.split_at(newline + 1);
+            bytes = rest;
+            self.decoder.feed(first, |frame| lines.push((frame.text.to_vec(), frame.line_bytes)));
+            self.fresh = false;
+            let asks = lines.first().and_then(|(line, _)| hello(line));
+            match asks {
+                Some(Ok(asks)) => {
+                    lines.clear();
+                    if !self.greet(asks, writer).await {
+                        return false;
+                    }
+                }
+                Some(Err(fault)) => {
+                    refuse(writer, &fault).await;
+                    return false;
+                }
+                None => {}
+            }
+        }
+        let now_ms = (self.shared.now_ms)();
+        let mut faults = Vec::new();
+        let mut decoder = std::mem::take(&mut self.decoder);
+        for (text, line_bytes) in &lines {
+            self.record(Frame { text, line_bytes: *line_bytes }, now_ms, false, &mut faults);
+        }
+        decoder.feed(bytes, |frame| self.record(frame, now_ms, false, &mut faults));
+        self.decoder = decoder;
+        if let Some(numbered) = &self.numbered {
+            for fault in faults {
+                if numbered.faults.send(fault).await.is_err() {
+                    return false; // nobody reads them any more
+                }
+            }
+        }
+        self.hand_over().await
+    }
+
+    fn record(
+        &mut self,
+        frame: Frame<'_>,
+        now_ms: i64,
+        partial: bool,
+        faults: &mut Vec<(u64, &'static str)>,
+    ) {
+        if frame.text.iter().all(u8::is_ascii_whitespace) && frame.line_bytes.is_none() {
+            return;
+        }
+        let mut number = None;
+        if let Some(numbered) = &mut self.numbered {
+            number = Some(numbered.next);
+            numbered.next += 1;
+            if number.is_some_and(|number| number <= numbered.stored) {
+                Counts::add(&self.shared.counts.repeated, 1);
+                return;
+            }
+        }
+        self.shared.tapped(frame.text);
+        let envelope = Envelope {
+            at_ms: now_ms,
+            pid: self.pid,
+            uid: self.uid,
+            partial,
+            line_bytes: frame.line_bytes,
+        };
+        if let Some(fault) = self.load.add(frame, envelope, &self.shared.sources) {
+            Counts::add(&self.shared.counts.invalid, 1);
+            faults.extend(number.map(|number| (number, fault)));
+        }
+    }
+
+    /// Hands over what there is; waits while the spool is full.
+    async fn hand_over(&mut self) -> bool {
+        let records = self.load.records;
+        if records == 0 {
+            return true;
+        }
+        let shared = Arc::clone(&self.shared);
+        let receipt = self.numbered.as_ref().map(|one| (one.acked.clone(), one.next - 1));
+        let client = self.numbered.as_ref().map(|one| (one.key, one.next - 1));
+        let done = Box::new(move || {
+            shared.counts.stored.fetch_add(records, Ordering::Relaxed);
+            if let Some((acked, last)) = receipt {
+                acked.send_replace(last);
+            }
+        });
+        self.shared.spool.append(Append { client, parts: self.load.take(), done }).await
+    }
+
+    /// A client that numbers its records is told what is stored of it.
+    async fn greet(&mut self, asks: Hello, writer: &mut Option<OwnedWriteHalf>) -> bool {
+        let Some(id) = asks.client else { return true };
+        let key = ClientKey { uid: self.uid.unwrap_or(u32::MAX), id };
+        if !self.seat.claim(key) {
+            refuse(writer, "this client is connected already").await;
+            return false;
+        }
+        let Some(stored) = self.shared.spool.acked(key).await else { return false };
+        let Some(writer) = writer.take() else { return false };
+        let (acked, receipts) = watch::channel(stored);
+        let (faults, told) = mpsc::channel(FAULTS_WAITING_MAX);
+        self.numbered = Some(Numbered { key, next: asks.next, stored, acked, faults });
+        tokio::spawn(answer(writer, stored, receipts, told));
+        true
+    }
+
+    /// What is there of a last line is a record, unless its client will send it again.
+    async fn end(mut self) {
+        if self.numbered.is_some() || self.fresh && !self.decoder.has_begun() {
+            return;
+        }
+        let (now_ms, mut faults) = ((self.shared.now_ms)(), Vec::new());
+        let mut decoder = std::mem::take(&mut self.decoder);
+        decoder.finish(|frame| self.record(frame, now_ms, true, &mut faults));
+        self.hand_over().await;
+    }
+}
+
+/// Writes answers until the session has gone and all is said, or nobody reads.
+async fn answer(
+    mut writer: OwnedWriteHalf,
+    stored: u64,
+    mut receipts: watch::Receiver<u64>,
+    mut faults: mpsc::Receiver<(u64, &'static str)>,
+) {
+    let first = format!("{{\"bitacora\":1,\"acked\":{stored}}}\n");
+    let mut sent = writer.write_all(first.as_bytes()).await;
+    while sent.is_ok() {
+        sent = tokio::select! {
+            biased;
+            fault = faults.recv(), if !faults.is_closed() || !faults.is_empty() => match fault {
+                Some((record, why)) => say_fault(&mut writer, record, why).await,
+                None => Ok(()),
+            },
+            changed = receipts.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let acked = *receipts.borrow_and_update();
+                writer.write_all(format!("{{\"acked\":{acked}}}\n").as_bytes()).await
+            }
+        };
+    }
+}
+
+async fn say_fault(writer: &mut OwnedWriteHalf, record: u64, why: &str) -> io::Result<()> {
+    let text =
+        format!("{{\"error\":\"{why}; it is kept as an unparsed row\",\"record\":{record}}}\n");
+    writer.write_all(text.as_bytes()).await
+}
+
+pub(super) async fn refuse(writer: &mut Option<OwnedWriteHalf>, why: &str) {
+    if let Some(mut writer) = writer.take() {
+        let text = serde_json::json!({ "bitacora": 1, "error": why });
+        // a client that has gone misses nothing
+        let _ = writer.write_all(format!("{text}\n").as_bytes()).await;
+    }
+}

@@ -1,0 +1,184 @@
+//! The disk queue of the socket: what a client was told is safe is in here, synced.
+//!
+//! It stores bytes and does not know what they mean. A *segment* is one SQLite file; in it stand
+//! *lanes*, each a stream of bytes of its own that grows by blocks of whole lines. A lane of a
+//! segment is an origin: its offsets are positions in that stream. One thread writes
+//! ([`writer`]), with one commit for everything that waits; [`reader`] reads beside it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub mod reader;
+mod segment;
+#[cfg(test)]
+mod tests;
+pub mod writer;
+
+pub use reader::{Block, Lane, SegmentReader};
+pub use segment::Sealed;
+pub use writer::{Append, Part, Spool, SpoolConfig};
+
+/// Longest block, in bytes.
+pub const BLOCK_BYTES_MAX: usize = 64 << 10;
+
+/// A numbered client: who it is to the kernel, and the UUID that it goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientKey {
+    /// The user that the kernel names.
+    pub uid: u32,
+    /// What the client calls itself.
+    pub id: u128,
+}
+
+/// Why the spool cannot be used for now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpoolError {
+    /// No room is left.
+    #[error("no room is left for {}: {detail}; make room on its file system", path.display())]
+    Full {
+        /// The segment, or the spool's directory.
+        path: PathBuf,
+        /// What was said.
+        detail: String,
+    },
+    /// It cannot be read or written.
+    #[error("{} cannot be used: {detail}", path.display())]
+    Io {
+        /// The segment, or the spool's directory.
+        path: PathBuf,
+        /// What was said.
+        detail: String,
+    },
+    /// It holds what was never written.
+    #[error("{} is damaged: {detail}", path.display())]
+    Damaged {
+        /// The segment.
+        path: PathBuf,
+        /// How that was seen.
+        detail: String,
+    },
+}
+
+impl SpoolError {
+    fn of(path: &Path, error: &rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let (path, detail) = (path.to_owned(), error.to_string());
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full { path, detail },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path, detail }
+            }
+            _ => Self::Io { path, detail },
+        }
+    }
+
+    fn io(path: &Path, error: &std::io::Error) -> Self {
+        let (path, detail) = (path.to_owned(), error.to_string());
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            return Self::Full { path, detail };
+        }
+        Self::Io { path, detail }
+    }
+}
+
+/// What the spool holds, for its limit and for metrics.
+#[derive(Debug, Default)]
+pub struct Usage {
+    bytes: AtomicU64,
+    active: AtomicU64,
+}
+
+impl Usage {
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The number of the segment that is being written; those before it grow no more.
+    #[must_use]
+    pub fn active(&self) -> u64 {
+        self.active.load(Ordering::Acquire)
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A segment of so many bytes is gone.
+    pub fn remove(&self, bytes: u64) {
+        let less = |all: u64| Some(all.saturating_sub(bytes));
+        // the closure always answers
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+/// The file of a segment.
+#[must_use]
+pub fn path_of(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:010}.db"))
+}
+
+/// The segments of a directory, by number.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub fn segments(dir: &Path) -> Result<Vec<u64>, SpoolError> {
+    let entries = std::fs::read_dir(dir).map_err(|error| SpoolError::io(dir, &error))?;
+    let mut numbers: Vec<u64> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_suffix(".db").filter(|number| number.len() == 10)?.parse().ok()
+        })
+        .collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Removes a segment for good.
+///
+/// # Errors
+///
+/// It cannot be removed; then it is still there.
+pub fn remove(dir: &Path, number: u64) -> Result<(), SpoolError> {
+    let path = path_of(dir, number);
+    let result = std::fs::remove_file(&path).and_then(|()| {
+        for suffix in ["-wal", "-shm"] {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            if let Err(error) = std::fs::remove_file(&name)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+        }
+        crate::durable::sync_dir(dir)
+    });
+    result.map_err(|error| SpoolError::io(&path, &error))
+}
+
+/// Sets a damaged segment aside under another name, which it answers.
+///
+/// # Errors
+///
+/// It cannot be renamed.
+pub fn set_aside(dir: &Path, number: u64, now_ms: i64) -> Result<PathBuf, SpoolError> {
+    let path = path_of(dir, number);
+    let aside = dir.join(format!("{number:010}.damaged-{now_ms}"));
+    let move_one = |suffix: &str| {
+        let (mut from, mut to) = (path.clone().into_os_string(), aside.clone().into_os_string());
+        from.push(suffix);
+        to.push(suffix);
+        match crate::durable::rename(Path::new(&from), Path::new(&to)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound || suffix.is_empty() => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    };
+    let moved = move_one("").and_then(|()| move_one("-wal")).and_then(|()| move_one("-shm"));
+    moved.map_err(|error| SpoolError::io(&path, &error))?;
+    Ok(aside)
+}

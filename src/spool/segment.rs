@@ -1,0 +1,269 @@
+//! One segment: its tables, and what is written in one commit.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
+
+use super::{ClientKey, SpoolError, path_of};
+use crate::ledger::OriginId;
+
+/// "bits", so that `file` and we tell it from another database.
+const APPLICATION_ID: i64 = 0x6269_7473;
+const VERSION: i64 = 1;
+/// The reader holds a segment for a moment.
+const BUSY_WAIT: Duration = Duration::from_secs(10);
+
+const SCHEMA: &str = "
+CREATE TABLE lanes (
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, origin INTEGER NOT NULL, born_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE blocks (
+  id INTEGER PRIMARY KEY, lane INTEGER NOT NULL, start INTEGER NOT NULL, crc INTEGER NOT NULL,
+  bytes BLOB NOT NULL
+) STRICT;
+CREATE TABLE clients (
+  uid INTEGER NOT NULL, id BLOB NOT NULL, acked INTEGER NOT NULL, used_ms INTEGER NOT NULL,
+  PRIMARY KEY (uid, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sealed (segment INTEGER PRIMARY KEY, blocks INTEGER NOT NULL) STRICT;
+";
+
+/// A segment whose last commit failed: only its first blocks count, as what came after them was
+/// written again to the next segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// Number of the segment.
+    pub segment: u64,
+    /// The number of the last block that counts.
+    pub blocks: i64,
+}
+
+/// What is known of a client: its last number that is stored, and when it was used.
+pub(super) type Clients = BTreeMap<ClientKey, (u64, i64)>;
+
+/// A lane of the segment that is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    pub id: i64,
+    pub end: u64,
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub number: u64,
+    path: PathBuf,
+    db: Connection,
+    pub lanes: BTreeMap<std::sync::Arc<str>, Written>,
+    /// Bytes in all lanes.
+    pub bytes: u64,
+    /// The number of the last block that is committed.
+    pub blocks: i64,
+}
+
+/// A block of a lane that is to be written.
+pub(super) struct NewBlock<'a> {
+    pub lane: &'a std::sync::Arc<str>,
+    pub bytes: &'a [u8],
+}
+
+impl Segment {
+    /// Makes a new segment that knows all clients, and which segment before it is sealed.
+    pub fn create(
+        dir: &Path,
+        number: u64,
+        clients: &Clients,
+        sealed: Option<Sealed>,
+    ) -> Result<Self, SpoolError> {
+        let path = path_of(dir, number);
+        // made by us, because SQLite would make it readable for all
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(&path)
+            .map_err(|error| SpoolError::io(&path, &error))?;
+        let made =
+            Self::fill(&path, clients, sealed).map_err(|error| SpoolError::of(&path, &error));
+        let synced = made.and_then(|db| {
+            crate::durable::sync_dir(dir).map_err(|error| SpoolError::io(dir, &error))?;
+            Ok(db)
+        });
+        match synced {
+            Ok(db) => Ok(Self { number, path, db, lanes: BTreeMap::new(), bytes: 0, blocks: 0 }),
+            Err(error) => {
+                // a half-made one would be tried as a segment at the next start
+                let _ = super::remove(dir, number);
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(
+        path: &Path,
+        clients: &Clients,
+        sealed: Option<Sealed>,
+    ) -> rusqlite::Result<Connection> {
+        let mut db = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        db.pragma_update(None, "page_size", 16_384)?;
+        db.pragma_update(None, "journal_mode", "wal")?;
+        db.pragma_update(None, "synchronous", "full")?;
+        db.pragma_update(None, "wal_autocheckpoint", 1000)?;
+        let transaction = db.transaction()?;
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        for (key, (acked, used_ms)) in clients {
+            put_client(&transaction, *key, *acked, *used_ms)?;
+        }
+        if let Some(Sealed { segment, blocks }) = sealed {
+            transaction.execute(
+                "INSERT INTO sealed VALUES (?1, ?2)",
+                params![segment.cast_signed(), blocks],
+            )?;
+        }
+        transaction.commit()?;
+        Ok(db)
+    }
+
+    /// Writes everything in one commit; after an error nothing is known of what was written.
+    pub fn write(
+        &mut self,
+        blocks: &[NewBlock<'_>],
+        clients: &Clients,
+        now_ms: i64,
+        new_origin: &mut dyn FnMut() -> OriginId,
+    ) -> Result<u64, SpoolError> {
+        let Self { db, lanes, .. } = self;
+        let mut next = lanes.clone();
+        let mut last = self.blocks;
+        let mut added = 0;
+        let mut run = || -> rusqlite::Result<()> {
+            let transaction = db.transaction()?;
+            {
+                let mut insert = transaction.prepare_cached(
+                    "INSERT INTO blocks (id, lane, start, crc, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?;
+                for block in blocks {
+                    let lane = match next.get_mut(block.lane) {
+                        Some(lane) => lane,
+                        None => {
+                            let id = new_lane(&transaction, block.lane, new_origin(), now_ms)?;
+                            next.entry(block.lane.clone()).or_insert(Written { id, end: 0 })
+                        }
+                    };
+                    last += 1;
+                    insert.execute(params![
+                        last,
+                        lane.id,
+                        lane.end.cast_signed(),
+                        crc(block.bytes).cast_signed(),
+                        block.bytes
+                    ])?;
+                    lane.end += block.bytes.len() as u64;
+                    added += block.bytes.len() as u64;
+                }
+            }
+            for (key, (acked, used_ms)) in clients {
+                put_client(&transaction, *key, *acked, *used_ms)?;
+            }
+            transaction.commit()
+        };
+        run().map_err(|error| SpoolError::of(&self.path, &error))?;
+        (self.lanes, self.blocks) = (next, last);
+        self.bytes += added;
+        Ok(added)
+    }
+}
+
+fn new_lane(
+    transaction: &Transaction<'_>,
+    name: &str,
+    origin: OriginId,
+    now_ms: i64,
+) -> rusqlite::Result<i64> {
+    let sql = "INSERT INTO lanes (name, origin, born_ms) VALUES (?1, ?2, ?3)";
+    transaction.execute(sql, params![name, origin, now_ms])?;
+    Ok(transaction.last_insert_rowid())
+}
+
+fn put_client(
+    transaction: &Transaction<'_>,
+    key: ClientKey,
+    acked: u64,
+    used_ms: i64,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO clients (uid, id, acked, used_ms) VALUES (?1, ?2, ?3, ?4)";
+    let id = key.id.to_be_bytes();
+    transaction.prepare_cached(sql)?.execute(params![
+        key.uid,
+        &id[..],
+        acked.cast_signed(),
+        used_ms
+    ])?;
+    Ok(())
+}
+
+/// The checksum of a block.
+pub(super) fn crc(bytes: &[u8]) -> u64 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Xz, bytes)
+}
+
+/// Opens a segment. A connection that is dropped writes nothing more: after a failed sync the
+/// kernel may call the next one a success.
+pub(super) fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(BUSY_WAIT)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(db)
+}
+
+/// Whether this is a segment that this program can read.
+pub(super) fn check(path: &Path, db: &Connection) -> Result<(), SpoolError> {
+    let of = |error: rusqlite::Error| SpoolError::of(path, &error);
+    let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let (application, version) =
+        (number("application_id").map_err(of)?, number("user_version").map_err(of)?);
+    let detail = match (application, version) {
+        (APPLICATION_ID, VERSION) => return Ok(()),
+        (APPLICATION_ID, newer) if newer > VERSION => {
+            format!("it is of version {newer}, and this program knows {VERSION}")
+        }
+        _ => "it is no segment of a spool".to_owned(),
+    };
+    Err(SpoolError::Damaged { path: path.to_owned(), detail })
+}
+
+/// The clients that a segment knows.
+pub(super) fn clients_of(path: &Path) -> Result<Clients, SpoolError> {
+    let read = || -> rusqlite::Result<Clients> {
+        let db = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut statement = db.prepare("SELECT uid, id, acked, used_ms FROM clients")?;
+        let rows = statement.query_map([], |row| {
+            let id: [u8; 16] = row.get(1)?;
+            let key = ClientKey { uid: row.get(0)?, id: u128::from_be_bytes(id) };
+            Ok((key, (row.get::<_, i64>(2)?.cast_unsigned(), row.get(3)?)))
+        })?;
+        rows.collect()
+    };
+    read().map_err(|error| SpoolError::of(path, &error))
+}
+
+/// What a segment says of the one before it.
+pub(super) fn sealed_by(path: &Path) -> Result<Option<Sealed>, SpoolError> {
+    let read = || {
+        let db = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let sql = "SELECT segment, blocks FROM sealed";
+        let sealed = db.query_row(sql, [], |row| {
+            let segment = row.get::<_, i64>(0)?.cast_unsigned();
+            Ok(Sealed { segment, blocks: row.get(1)? })
+        });
+        sealed.optional()
+    };
+    read().map_err(|error| SpoolError::of(path, &error))
+}

@@ -1,0 +1,328 @@
+//! The spool's one writer: it takes what waits, commits once, and then says so to everyone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::segment::{Clients, NewBlock, Sealed, Segment, clients_of};
+use super::{BLOCK_BYTES_MAX, ClientKey, SpoolError, Usage, segments};
+use crate::ledger::OriginId;
+
+/// Requests that wait for the writer at most: each holds a session's buffer.
+const WAITING_MAX: usize = 32;
+/// Bytes of one commit, about.
+const COMMIT_BYTES_MAX: usize = 4 << 20;
+/// Lanes of one segment, about.
+const LANES_MAX: usize = 1000;
+/// A client that was not used for so long is forgotten.
+const CLIENT_MS_MAX: i64 = 7 * 86_400_000;
+/// How often a spool that is full, or fails, is tried again.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
+/// Lines for one lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The lane's name.
+    pub lane: Arc<str>,
+    /// Whole lines.
+    pub bytes: Vec<u8>,
+}
+
+/// What a session hands over.
+pub struct Append {
+    /// Whose it is, and the number of its last record, if the client numbers them.
+    pub client: Option<(ClientKey, u64)>,
+    /// The lines, by lane.
+    pub parts: Vec<Part>,
+    /// Called when all of it is synced.
+    pub done: Box<dyn FnOnce() + Send>,
+}
+
+enum Message {
+    Append(Append),
+    Meet { client: ClientKey, answer: Box<dyn FnOnce(u64) + Send> },
+}
+
+/// How a spool is made.
+pub struct SpoolConfig {
+    /// Its directory; it is there.
+    pub dir: PathBuf,
+    /// Nothing is taken while it holds more.
+    pub limit_bytes: u64,
+    /// A segment that holds more is followed by another.
+    pub segment_bytes: u64,
+    /// Makes the number of an origin.
+    pub new_origin: Box<dyn FnMut() -> OriginId + Send>,
+    /// The wall clock, in milliseconds.
+    pub now_ms: fn() -> i64,
+    /// Called after each commit, with the time it took.
+    pub committed: Box<dyn Fn(Duration) + Send>,
+    /// Called when it cannot write, and with `None` when it can again.
+    pub troubled: Box<dyn Fn(Option<&SpoolError>) + Send>,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+/// How sessions reach the writer.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    messages: mpsc::Sender<Message>,
+    usage: Arc<Usage>,
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Append(append) => f.debug_tuple("Append").field(&append.parts.len()).finish(),
+            Self::Meet { client, .. } => f.debug_tuple("Meet").field(client).finish(),
+        }
+    }
+}
+
+impl Spool {
+    /// Opens the spool and starts its writer, which ends when every [`Spool`] is dropped, or at
+    /// the stop.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read, no segment can be made, or the machine refuses a thread.
+    pub fn start(config: SpoolConfig) -> Result<(Self, JoinHandle<()>), SpoolError> {
+        let usage = Arc::new(Usage::default());
+        let (messages, waiting) = mpsc::channel(WAITING_MAX);
+        let writer = Writer::open(config, Arc::clone(&usage))?;
+        let dir = writer.config.dir.clone();
+        let thread = thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || writer.run(waiting))
+            .map_err(|error| SpoolError::io(&dir, &error))?;
+        Ok((Self { messages, usage }, thread))
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
+    }
+
+    /// Hands lines over; waits while the spool is full. `false` when it has ended.
+    pub async fn append(&self, append: Append) -> bool {
+        self.messages.send(Message::Append(append)).await.is_ok()
+    }
+
+    /// Hands lines over if that is possible at once.
+    ///
+    /// # Errors
+    ///
+    /// The spool is full, slow, or has ended.
+    pub fn try_append(&self, append: Append) -> Result<(), Append> {
+        self.messages.try_send(Message::Append(append)).map_err(|error| match error.into_inner() {
+            Message::Append(append) => append,
+            Message::Meet { .. } => unreachable!("an append was sent"),
+        })
+    }
+
+    /// The last number that is stored for a client, after everything that it handed over before;
+    /// `None` when the spool has ended.
+    pub async fn acked(&self, client: ClientKey) -> Option<u64> {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let answer = Box::new(move |acked| {
+            // a session that has gone needs no answer
+            let _ = answer.send(acked);
+        });
+        self.messages.send(Message::Meet { client, answer }).await.ok()?;
+        answered.await.ok()
+    }
+}
+
+struct Writer {
+    config: SpoolConfig,
+    usage: Arc<Usage>,
+    clients: Clients,
+    segment: Option<Segment>,
+    next_number: u64,
+    /// A segment whose commit failed, until the next one says so.
+    sealed: Option<Sealed>,
+    troubled: bool,
+}
+
+impl Writer {
+    fn open(config: SpoolConfig, usage: Arc<Usage>) -> Result<Self, SpoolError> {
+        let numbers = segments(&config.dir)?;
+        let mut clients = Clients::new();
+        let forgotten_ms = (config.now_ms)() - CLIENT_MS_MAX;
+        for &number in &numbers {
+            // one that is damaged is the reader's matter; the others know the clients too
+            let Ok(known) = clients_of(&super::path_of(&config.dir, number)) else { continue };
+            for (key, (acked, used_ms)) in known {
+                if used_ms >= forgotten_ms {
+                    let client = clients.entry(key).or_insert((0, used_ms));
+                    *client = (client.0.max(acked), client.1.max(used_ms));
+                }
+            }
+            usage.add(size_of(&config.dir, number));
+        }
+        let next_number = numbers.last().map_or(1, |last| last + 1);
+        let mut writer = Self {
+            config,
+            usage,
+            clients,
+            segment: None,
+            next_number,
+            sealed: None,
+            troubled: false,
+        };
+        writer.next_segment()?;
+        Ok(writer)
+    }
+
+    fn next_segment(&mut self) -> Result<&mut Segment, SpoolError> {
+        let forgotten_ms = (self.config.now_ms)() - CLIENT_MS_MAX;
+        self.clients.retain(|_, (_, used_ms)| *used_ms >= forgotten_ms);
+        let made = Segment::create(&self.config.dir, self.next_number, &self.clients, self.sealed)?;
+        self.sealed = None;
+        self.next_number += 1;
+        self.usage.active.store(made.number, Ordering::Release);
+        Ok(self.segment.insert(made))
+    }
+
+    fn run(mut self, mut waiting: mpsc::Receiver<Message>) {
+        let mut messages = Vec::new();
+        while let Some(first) = waiting.blocking_recv() {
+            let mut bytes = size(&first);
+            messages.push(first);
+            while bytes < COMMIT_BYTES_MAX
+                && let Ok(more) = waiting.try_recv()
+            {
+                bytes += size(&more);
+                messages.push(more);
+            }
+            if !self.commit(&messages) {
+                return;
+            }
+            for message in messages.drain(..) {
+                match message {
+                    Message::Append(append) => (append.done)(),
+                    Message::Meet { client, answer } => {
+                        answer(self.clients.get(&client).map_or(0, |(acked, _)| *acked));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes all of it, however long that takes; `false` if the stop came first.
+    fn commit(&mut self, messages: &[Message]) -> bool {
+        let (lanes, clients) = self.gather(messages);
+        if lanes.is_empty() && clients.is_empty() {
+            return true;
+        }
+        loop {
+            let over = self.usage.bytes() >= self.config.limit_bytes;
+            let written = if over { Err(self.over()) } else { self.write(&lanes, &clients) };
+            match written {
+                Ok(()) => {
+                    if std::mem::take(&mut self.troubled) {
+                        (self.config.troubled)(None);
+                    }
+                    self.clients.extend(clients);
+                    return true;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.troubled, true) {
+                        (self.config.troubled)(Some(&error));
+                    }
+                    if self.config.stop.is_cancelled() {
+                        return false;
+                    }
+                    thread::sleep(TRY_EVERY);
+                }
+            }
+        }
+    }
+
+    /// The lines of all messages, in blocks by lane, and the numbers of their clients.
+    fn gather(&self, messages: &[Message]) -> (BTreeMap<Arc<str>, VecDeque<Vec<u8>>>, Clients) {
+        let now_ms = (self.config.now_ms)();
+        let mut lanes: BTreeMap<Arc<str>, VecDeque<Vec<u8>>> = BTreeMap::new();
+        let mut clients = Clients::new();
+        for message in messages {
+            let Message::Append(append) = message else { continue };
+            for part in append.parts.iter().filter(|part| !part.bytes.is_empty()) {
+                let blocks = lanes.entry(Arc::clone(&part.lane)).or_default();
+                match blocks.back_mut() {
+                    Some(block) if block.len() + part.bytes.len() <= BLOCK_BYTES_MAX => {
+                        block.extend_from_slice(&part.bytes);
+                    }
+                    _ => blocks.push_back(part.bytes.clone()),
+                }
+            }
+            if let Some((client, last)) = append.client {
+                clients.insert(client, (last, now_ms));
+            }
+        }
+        (lanes, clients)
+    }
+
+    fn write(
+        &mut self,
+        lanes: &BTreeMap<Arc<str>, VecDeque<Vec<u8>>>,
+        clients: &Clients,
+    ) -> Result<(), SpoolError> {
+        let full = |segment: &Segment| {
+            segment.bytes >= self.config.segment_bytes || segment.lanes.len() >= LANES_MAX
+        };
+        if self.segment.as_ref().is_none_or(full) {
+            self.next_segment()?;
+        }
+        let now_ms = (self.config.now_ms)();
+        let blocks: Vec<NewBlock<'_>> = lanes
+            .iter()
+            .flat_map(|(lane, blocks)| blocks.iter().map(move |bytes| NewBlock { lane, bytes }))
+            .collect();
+        let Some(segment) = &mut self.segment else { return Err(self.over()) };
+        let began = Instant::now();
+        match segment.write(&blocks, clients, now_ms, &mut self.config.new_origin) {
+            Ok(bytes) => {
+                self.usage.add(bytes);
+                (self.config.committed)(began.elapsed());
+                Ok(())
+            }
+            Err(error @ SpoolError::Full { .. }) => Err(error),
+            Err(error) => {
+                // whether it is there cannot be known: it is written again to another segment
+                self.sealed = Some(Sealed { segment: segment.number, blocks: segment.blocks });
+                self.segment = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn over(&self) -> SpoolError {
+        let detail = format!(
+            "it holds spool_max ({} bytes); the store has to take some of it first",
+            self.config.limit_bytes
+        );
+        SpoolError::Full { path: self.config.dir.clone(), detail }
+    }
+}
+
+fn size(message: &Message) -> usize {
+    match message {
+        Message::Append(append) => append.parts.iter().map(|part| part.bytes.len()).sum(),
+        Message::Meet { .. } => 0,
+    }
+}
+
+/// What a segment of an earlier run holds; one that cannot be read counts by its file.
+fn size_of(dir: &Path, number: u64) -> u64 {
+    let held = super::SegmentReader::open(dir, number, None).and_then(|segment| segment.bytes());
+    held.unwrap_or_else(|_| {
+        std::fs::metadata(super::path_of(dir, number)).map_or(0, |file| file.len())
+    })
+}
