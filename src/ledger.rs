@@ -38,6 +38,29 @@ pub enum Encoding {
     Gzip,
     /// A zstd file; offsets are those of the decompressed bytes.
     Zstd,
+    /// A lane of a segment of the spool.
+    Spool,
+}
+
+impl Encoding {
+    /// The word in the stores.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Spool => "spool",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Plain, Self::Gzip, Self::Zstd, Self::Spool]
+            .into_iter()
+            .find(|one| one.name() == name)
+    }
 }
 
 /// The record of one origin, committed to `state.db` and to the store before its first row.

@@ -76,6 +76,14 @@ table! {
         "What happened to files: created, rotated, truncated, deleted, adopted.";
     WAKE_FAULTS Counter "bitacora_wake_faults_total"
         "Times that kernel events could not be had; reading goes on by timer.";
+    SOCKET_CONNECTIONS Gauge "bitacora_socket_connections" "Connections that are open.";
+    SOCKET_RECORDS Counter "bitacora_socket_records_total"
+        "Records of clients by result: stored, repeated (sent again), invalid (kept unparsed), refused (a datagram that was dropped).";
+    SOCKET_TURNED_AWAY Counter "bitacora_socket_turned_away_total"
+        "Connections that were closed because there were too many.";
+    SPOOL_BYTES Gauge "bitacora_spool_bytes" "Bytes of records in the spool.";
+    SPOOL_LIMIT Gauge "bitacora_spool_limit_bytes" "What the spool may hold.";
+    SPOOL_FSYNC Histogram "bitacora_spool_fsync_seconds" "Time that a commit of the spool took.";
     INOTIFY_OVERFLOWS Counter "bitacora_inotify_overflows_total"
         "Times that the kernel's queue of events ran over; a full look makes up for it.";
     STORE_BATCHES Counter "bitacora_store_batches_total" "Batches by result: ok, retried, dead_letter.";
@@ -108,6 +116,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
     const ROWS_IN_BATCH: &[f64] = &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 999.0, 1000.0, 10_000.0];
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(STORE_WRITE.to_owned()), WRITE_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full(SPOOL_FSYNC.to_owned()), WRITE_SECONDS)?
         .set_buckets_for_metric(Matcher::Full(STORE_BATCH_ROWS.to_owned()), ROWS_IN_BATCH)?
         .install_recorder()?;
     describe();
@@ -153,6 +162,54 @@ impl ProcessMetrics {
             inotify_overflows: metrics::counter!(INOTIFY_OVERFLOWS),
             span_writes: metrics::counter!(SPAN_WRITES),
         }
+    }
+}
+
+/// The metrics of the socket and its spool.
+#[derive(Debug, Clone)]
+pub struct SocketMetrics {
+    /// See [`ALL`].
+    pub connections: Gauge,
+    /// See [`ALL`].
+    pub stored: Counter,
+    /// See [`ALL`].
+    pub repeated: Counter,
+    /// See [`ALL`].
+    pub invalid: Counter,
+    /// See [`ALL`].
+    pub refused: Counter,
+    /// See [`ALL`].
+    pub turned_away: Counter,
+    /// See [`ALL`].
+    pub spool_bytes: Gauge,
+    /// See [`ALL`].
+    pub spool_limit_bytes: Gauge,
+    /// See [`ALL`].
+    pub fsync_seconds: Histogram,
+}
+
+impl SocketMetrics {
+    /// All of them, at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let records = |result: &'static str| metrics::counter!(SOCKET_RECORDS, "result" => result);
+        Self {
+            connections: metrics::gauge!(SOCKET_CONNECTIONS),
+            stored: records("stored"),
+            repeated: records("repeated"),
+            invalid: records("invalid"),
+            refused: records("refused"),
+            turned_away: metrics::counter!(SOCKET_TURNED_AWAY),
+            spool_bytes: metrics::gauge!(SPOOL_BYTES),
+            spool_limit_bytes: metrics::gauge!(SPOOL_LIMIT),
+            fsync_seconds: metrics::histogram!(SPOOL_FSYNC),
+        }
+    }
+}
+
+impl Default for SocketMetrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

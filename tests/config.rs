@@ -95,7 +95,7 @@ fn a_source_has_the_defaults_of_the_manual() {
 
 #[test]
 fn sections_of_later_releases_are_named_and_switched_off_ones_are_not() {
-    let config = parse(b"[redact]\n\n[socket]\nstream = \"\"\ndgram = \"\"\n").unwrap();
+    let config = parse(b"[redact]\n").unwrap();
     let told: Vec<_> = config.later.iter().map(ToString::to_string).collect();
     let expected = "bitacora.toml:1:2: [redact] is set, but this release masks nothing: \
                     secrets in log lines are stored as they stand";

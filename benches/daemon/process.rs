@@ -73,7 +73,7 @@ impl Daemon {
         let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = dir.join("bitacora.toml");
         let text = format!(
-            "[daemon]\nstate_dir = {:?}\nhttp = \"{http}\"\nhost = \"bench1\"\n{store}\n\
+            "[daemon]\nstate_dir = {:?}\nhttp = \"{http}\"\nhost = \"bench1\"\n[socket]\nstream = \"\"\ndgram = \"\"\n{store}\n\
              [[files]]\nsource = \"nginx/access\"\npaths = {patterns:?}\n",
             dir.join("state")
         );

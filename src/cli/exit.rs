@@ -7,6 +7,7 @@ use crate::config::LoadError;
 use crate::daemon::DaemonError;
 use crate::daemon::control::ControlError;
 use crate::durable::LockError;
+use crate::sources::socket::SocketError;
 use crate::state::StateError;
 use crate::stores::StoreError;
 
@@ -81,6 +82,12 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             }
             DaemonError::Machine(error) => Some(code_of_io(error)),
             DaemonError::Tail(_) => Some(IO),
+            DaemonError::Spool(_) => Some(IO),
+            DaemonError::Socket(error) => Some(match error {
+                SocketError::Bind { source, .. } => code_of_io(source),
+                SocketError::Taken { .. } => TRY_LATER,
+                SocketError::Group { .. } => CONFIGURATION,
+            }),
             DaemonError::Metrics(_) => Some(INTERNAL),
         };
     }

@@ -28,8 +28,9 @@ fn load(path: &Path) -> anyhow::Result<Config> {
     for notice in &config.later {
         tracing::warn!("{notice}");
     }
-    if config.files.is_empty() {
-        tracing::warn!("{} names no files: there is nothing to read", path.display());
+    let socket = &config.socket;
+    if config.files.is_empty() && socket.stream.is_none() && socket.dgram.is_none() {
+        tracing::warn!("{} names no files and no socket: there is nothing to read", path.display());
     }
     Ok(config)
 }

@@ -123,6 +123,13 @@ pub const SECTIONS: &[Section] = &[
         help: "Files to follow. Any number of [[files]] sections; each is one source.",
         keys: FILES,
     },
+    Section {
+        name: "socket",
+        repeated: false,
+        later: None,
+        help: "Where applications write their records; docs/protocol.md says how.",
+        keys: SOCKET,
+    },
 ];
 
 const DAEMON: &[Key] = &[
@@ -222,6 +229,29 @@ const TLS: &[Key] = &[
     example("ca_file", Path, "\"/etc/bitacora/ca.pem\"", "Authorities to trust."),
     example("cert_file", Path, "\"/etc/bitacora/client.pem\"", "Our certificate."),
     example("key_file", Path, "\"/etc/bitacora/client.key\"", "Our key."),
+];
+
+const SOCKET: &[Key] = &[
+    key(
+        "stream",
+        Path,
+        "\"/run/bitacora/log.sock\"",
+        "Stream socket: JSON or syslog lines, with receipts for clients that ask; empty switches it off.",
+    ),
+    key(
+        "dgram",
+        Path,
+        "\"/run/bitacora/log.dgram\"",
+        "Datagram socket: one record a datagram; empty switches it off.",
+    ),
+    key("group", Text, "\"\"", "The group that may write to both; empty for the daemon's own."),
+    key("mode", Text, "\"0660\"", "Their mode."),
+    key(
+        "spool_max",
+        Bytes(1 << 20, 1 << 50),
+        "\"1GiB\"",
+        "What the spool in state_dir may hold while the store is away; then clients are held back.",
+    ),
 ];
 
 const FILES: &[Key] = &[

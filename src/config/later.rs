@@ -20,17 +20,6 @@ const AGE: Kind = Kind::DurationOf(SECOND, CENTURY);
 /// All of them.
 pub const LATER: &[Section] = &[
     section(
-        "socket",
-        "this release opens no socket: what clients send has nowhere to go",
-        &[
-            key("stream", Kind::Path, "\"/run/bitacora/log.sock\""),
-            key("dgram", Kind::Path, "\"/run/bitacora/log.dgram\""),
-            key("group", Kind::Text, "\"\""),
-            key("mode", Kind::Text, "\"0660\""),
-            key("spool_max", Kind::Bytes(1 << 20, 1 << 50), "\"1GiB\""),
-        ],
-    ),
-    section(
         "redact",
         "this release masks nothing: secrets in log lines are stored as they stand",
         &[key("rules", Kind::Texts, "[\"default\"]")],

@@ -9,7 +9,9 @@ use super::keys;
 use super::problem::{LoadError, Notice, Place, Problem, Problems, Source};
 use super::settings::Settings;
 use super::walk::{Document, Entries, Located, Value};
-use super::{Cassandra, Config, Daemon, Machine, Sqlite, Store, StoreKind, Tls, files, walk};
+use super::{
+    Cassandra, Config, Daemon, Machine, Socket, Sqlite, Store, StoreKind, Tls, files, walk,
+};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/bitacora/bitacora.toml";
@@ -99,15 +101,8 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, LoadError> {
 /// A notice for each section that asks for what this release does not do.
 fn notices(document: &Document) -> Vec<Notice> {
     let switched_off = |name: &str, entries: &Entries| {
-        match name {
-        "socket" => ["stream", "dgram"].iter().all(|key| {
-            matches!(entries.get(*key), Some(Located { value: Value::Text(path), .. }) if path.is_empty())
-        }),
-        "redact" => {
-            matches!(entries.get("rules"), Some(Located { value: Value::Texts(rules), .. }) if rules.is_empty())
-        }
-        _ => false,
-    }
+        name == "redact"
+            && matches!(entries.get("rules"), Some(Located { value: Value::Texts(rules), .. }) if rules.is_empty())
     };
     let set = keys::LATER.iter().filter_map(|section| {
         let located = document.sections.get(section.name)?;
@@ -133,8 +128,8 @@ impl Build<'_> {
     }
 
     fn config(&mut self, mut document: Document, later: Vec<Notice>) -> Config {
-        let [daemon, store, sqlite, cassandra] =
-            ["daemon", "store", "store.sqlite", "store.cassandra"].map(|name| {
+        let [daemon, store, sqlite, cassandra, socket] =
+            ["daemon", "store", "store.sqlite", "store.cassandra", "socket"].map(|name| {
                 let said = document.sections.remove(name).map(|section| section.value);
                 let keys = keys::section(name).map_or(&[][..], |section| section.keys);
                 Settings::new(keys, said.unwrap_or_default())
@@ -143,6 +138,7 @@ impl Build<'_> {
             daemon: self.daemon(&daemon),
             store: self.store(&store, &sqlite, &cassandra),
             files: files::build(self, document.files),
+            socket: self.socket(&socket),
             later,
         }
     }
@@ -176,6 +172,26 @@ impl Build<'_> {
             http: address,
             host: host.to_owned(),
             shutdown_timeout: daemon.duration("shutdown_timeout").unwrap_or_default(),
+        }
+    }
+
+    fn socket(&mut self, socket: &Settings) -> Socket {
+        let mode = u32::from_str_radix(socket.text("mode"), 8).ok().filter(|mode| *mode <= 0o777);
+        if let Some(said) = socket.said("mode")
+            && mode.is_none()
+        {
+            let message = format!(
+                "mode is \"{}\"; it must be three octal digits, such as \"0660\"",
+                socket.text("mode")
+            );
+            self.problem(&said.place, message);
+        }
+        Socket {
+            stream: socket.path("stream"),
+            dgram: socket.path("dgram"),
+            group: socket.text("group").to_owned(),
+            mode: mode.unwrap_or_default(),
+            spool_max_bytes: socket.bytes("spool_max"),
         }
     }
 

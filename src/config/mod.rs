@@ -34,6 +34,8 @@ pub struct Config {
     pub store: Store,
     /// `[[files]]`
     pub files: Vec<FileSource>,
+    /// `[socket]`
+    pub socket: Socket,
     /// Sections that are set, and whose work this release does not do. `run` and `check` say so.
     pub later: Vec<Notice>,
 }
@@ -51,6 +53,21 @@ pub struct Daemon {
     pub host: String,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
+}
+
+/// `[socket]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Socket {
+    /// The stream socket; `None` switches it off.
+    pub stream: Option<PathBuf>,
+    /// The datagram socket; `None` switches it off.
+    pub dgram: Option<PathBuf>,
+    /// The group that may write to both; empty for the daemon's own.
+    pub group: String,
+    /// Their mode.
+    pub mode: u32,
+    /// The spool takes nothing while it holds more.
+    pub spool_max_bytes: u64,
 }
 
 /// `[store]`

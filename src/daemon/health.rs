@@ -8,6 +8,7 @@ use super::clock::wall_ms;
 use super::status::{SourceStatus, Status, StoreStatus};
 use crate::ledger::{LossReceipt, Piece, Watermark};
 use crate::metrics::{ProcessMetrics, SourceMetrics, StoreMetrics, as_f64};
+use crate::spool::SpoolError;
 use crate::state::StateError;
 use crate::stores::StoreError;
 use crate::tracker::Committed;
@@ -30,6 +31,7 @@ struct Inner {
     tables_ready: bool,
     stopping: bool,
     state_problem: Option<String>,
+    spool_problem: Option<String>,
 }
 
 /// See the module. Shared by all tasks and threads.
@@ -56,6 +58,7 @@ impl Health {
                 tables_ready: false,
                 stopping: false,
                 state_problem: None,
+                spool_problem: None,
             }),
             process: ProcessMetrics::new(as_f64(started_ms.unsigned_abs()) / 1000.0),
             store: StoreMetrics::new(store),
@@ -93,6 +96,17 @@ impl Health {
     #[must_use]
     pub fn store_metrics(&self) -> &StoreMetrics {
         &self.store
+    }
+
+    /// The spool cannot be written, or can be again.
+    pub fn spool(&self, error: Option<&SpoolError>) {
+        match error {
+            Some(error) => tracing::error!(
+                "{error}; clients of the socket are held back, datagrams are dropped and counted"
+            ),
+            None => tracing::info!("the spool takes records again"),
+        }
+        self.inner().spool_problem = error.map(ToString::to_string);
     }
 
     /// The tailer has made a step.
@@ -341,7 +355,10 @@ impl Health {
             host: self.host.clone(),
             started_ms: self.started_ms,
             ready: ready.is_ok(),
-            problem: ready.err().or_else(|| inner.state_problem.clone()),
+            problem: ready
+                .err()
+                .or_else(|| inner.state_problem.clone())
+                .or_else(|| inner.spool_problem.clone()),
             store: self.store_status(&inner.store),
             sources: inner
                 .sources

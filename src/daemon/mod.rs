@@ -28,6 +28,7 @@ mod http;
 mod pipeline;
 pub mod recovery;
 mod signals;
+mod socket;
 pub mod status;
 mod systemd;
 mod tail;
@@ -41,6 +42,7 @@ use self::control::{Question, Request, error_line};
 use self::health::Health;
 use self::pipeline::Pipeline;
 use self::signals::Wish;
+use self::socket::Receiving;
 use self::tail::{Command, TailHandle};
 use crate::config::{Config, FileSource};
 use crate::state::{Stamps, State, StateError};
@@ -79,6 +81,12 @@ pub enum DaemonError {
     /// The machine gives no thread, or no signal handler.
     #[error("the machine refuses a thread, a runtime or a signal handler: {0}")]
     Machine(#[from] std::io::Error),
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] crate::sources::socket::SocketError),
+    /// The spool.
+    #[error("the spool cannot be had: {0}")]
+    Spool(#[from] crate::spool::SpoolError),
     /// The metrics recorder.
     #[error("metrics cannot be set up: {0}")]
     Metrics(String),
@@ -148,7 +156,8 @@ async fn live(
     tokio::spawn(control::serve(listener, questions, last.clone()));
     let stamps = Arc::new(Stamps::new(Arc::clone(&state))?);
     let tail = Arc::new(TailHandle::default());
-    let daemon = Daemon { config, state, store, health, stamps, tail, last, reload };
+    let receiving = Receiving::start(&config, &health)?;
+    let daemon = Daemon { config, state, store, health, stamps, tail, receiving, last, reload };
     let ended = daemon.run(wishes, asked).await;
     // the socket's absence tells `status` that nobody is there
     let _ = std::fs::remove_file(&control);
@@ -173,6 +182,7 @@ struct Daemon {
     health: Arc<Health>,
     stamps: Arc<Stamps>,
     tail: Arc<TailHandle>,
+    receiving: Option<Receiving>,
     /// Ends what ends last.
     last: CancellationToken,
     reload: Reload,
@@ -240,6 +250,7 @@ impl Daemon {
             stamps: &self.stamps,
             tail: &self.tail,
             waits,
+            receiving: self.receiving.as_ref(),
         };
         let pipeline = Pipeline::start(&parts)?;
         let sources = self.config.files.len();
@@ -276,6 +287,9 @@ impl Daemon {
         if new.store != self.config.store {
             notes.push("[store] has changed: restart bitacora for it".to_owned());
         }
+        if new.socket != self.config.socket {
+            notes.push("[socket] has changed: restart bitacora for it".to_owned());
+        }
         if new.daemon != self.config.daemon {
             notes.push("[daemon] has changed: restart bitacora for it".to_owned());
         }
@@ -292,11 +306,14 @@ impl Daemon {
     }
 
     /// See the module: the tailer stops, and everything after it ends by itself.
-    async fn stop(self, stop: &CancellationToken, pipeline: Option<Pipeline>) {
+    async fn stop(mut self, stop: &CancellationToken, pipeline: Option<Pipeline>) {
         tracing::info!("stopping");
         systemd::stopping();
         self.health.stopping();
         stop.cancel();
+        if let Some(receiving) = self.receiving.take() {
+            receiving.end().await;
+        }
         if let Some(pipeline) = pipeline {
             self.tail.tell(Command::Stop);
             pipeline.end(self.config.daemon.shutdown_timeout).await;

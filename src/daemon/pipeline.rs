@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::announce::{ANNOUNCEMENTS_WAITING_MAX, Announcing};
 use super::clock::{wall_ms, wall_us};
 use super::health::Health;
+use super::socket::Receiving;
 use super::tail::{TailHandle, Tailing};
 use super::track::{MESSAGES_WAITING_MAX, Tracking};
 use super::work::{Desk, Outlets};
@@ -50,11 +51,14 @@ pub struct Parts<'a> {
     pub tail: &'a Arc<TailHandle>,
     /// How long open records wait, by source.
     pub waits: &'a Waits,
+    /// The spool to drain.
+    pub receiving: Option<&'a Receiving>,
 }
 
 /// Everything that runs.
 pub struct Pipeline {
     tailer: JoinHandle<()>,
+    drain: Option<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
     deliver: TaskHandle<Result<Abandoned, StoreError>>,
     tracker: TaskHandle<()>,
@@ -109,6 +113,7 @@ impl Pipeline {
         let state = Arc::clone(parts.state);
         let tailer = Tailer::new(tailer_config, state, buffers)?;
         let wake = parts.wake();
+        let drain = parts.drain(&desks, &announcements)?;
         let tailing = Tailing {
             tailer,
             desks,
@@ -119,7 +124,7 @@ impl Pipeline {
             wake,
         };
         let tailer = tail::start(tailing, Arc::clone(parts.tail))?;
-        Ok(Self { tailer, workers, deliver, tracker, stop, give_up, delivered: false })
+        Ok(Self { tailer, drain, workers, deliver, tracker, stop, give_up, delivered: false })
     }
 
     /// Waits for the delivery to fail.
@@ -140,7 +145,7 @@ impl Pipeline {
 
     /// Ends after the tailer was told to stop: everything drains, for `timeout` at most.
     pub async fn end(self, timeout: Duration) {
-        let Self { tailer, workers, deliver, tracker, stop, give_up, delivered } = self;
+        let Self { tailer, drain, workers, deliver, tracker, stop, give_up, delivered } = self;
         stop.cancel();
         // delivery ends by itself after the timeout; the tracker then has the time it needs to
         // write what was acknowledged
@@ -151,7 +156,7 @@ impl Pipeline {
         });
         let joined = tokio::task::spawn_blocking(move || {
             let mut panicked = tailer.join().is_err();
-            for worker in workers {
+            for worker in drain.into_iter().chain(workers) {
                 panicked |= worker.join().is_err();
             }
             panicked
@@ -182,6 +187,18 @@ impl Pipeline {
 }
 
 impl Parts<'_> {
+    fn drain(
+        &self,
+        desks: &[Desk],
+        announcements: &mpsc::Sender<announce::Announcement>,
+    ) -> Result<Option<JoinHandle<()>>, DaemonError> {
+        let Some(receiving) = self.receiving else { return Ok(None) };
+        self.tail.share(Arc::clone(&receiving.drain));
+        let host = &self.config.daemon.host;
+        let (desks, announcements) = (desks.to_vec(), announcements.clone());
+        receiving.drain(self.state, host, desks, announcements, self.health).map(Some)
+    }
+
     fn deliver(&self, spare: Arc<Spare>) -> Deliver {
         Deliver {
             store: Arc::clone(self.store),
@@ -237,7 +254,7 @@ impl Parts<'_> {
                 batches: batches.clone(),
                 track: track.clone(),
                 spare: Arc::clone(spare),
-                wake_tailer: Box::new(move || tail.wake()),
+                wake_sources: Box::new(move || tail.wake_all()),
                 multiline_wait_ms: Arc::new(move |source| {
                     let waits = waits.lock().unwrap_or_else(PoisonError::into_inner);
                     waits.get(source).copied().unwrap_or(2000)

@@ -29,7 +29,7 @@ const QUIET_WAIT_MS: u64 = 1000;
 const FULL_WAIT: Duration = Duration::from_millis(20);
 
 /// What the tailer is told.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Command {
     /// The store has an origin and its contexts.
     Announced(OriginId),
@@ -48,16 +48,21 @@ pub enum Command {
     Stop,
 }
 
-/// How others reach the tailer.
+/// How others reach the thread of a source.
 #[derive(Debug, Default)]
 pub struct TailHandle {
     inbox: Mutex<Vec<Command>>,
     thread: OnceLock<Thread>,
+    /// Another source's thread, that hears the same.
+    also: OnceLock<Arc<TailHandle>>,
 }
 
 impl TailHandle {
     /// Tells it something, and wakes it.
     pub fn tell(&self, command: Command) {
+        if let Some(also) = self.also.get() {
+            also.tell(command.clone());
+        }
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(command);
         self.wake();
     }
@@ -69,7 +74,28 @@ impl TailHandle {
         }
     }
 
-    fn take(&self) -> Vec<Command> {
+    /// Ends the sleep of every source's thread: the workers have room.
+    pub fn wake_all(&self) {
+        self.wake();
+        if let Some(also) = self.also.get() {
+            also.wake();
+        }
+    }
+
+    /// From here on another source's thread hears the same.
+    pub fn share(&self, also: Arc<Self>) {
+        // once: there are two sources
+        let _ = self.also.set(also);
+    }
+
+    /// The thread that calls this is the one that is reached.
+    pub fn begin(&self) {
+        // set once: the thread begins once
+        let _ = self.thread.set(thread::current());
+    }
+
+    /// What was told since the last time.
+    pub fn take(&self) -> Vec<Command> {
         std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -99,11 +125,16 @@ pub struct Tailing {
 /// The thread cannot be started.
 pub fn start(tailing: Tailing, handle: Arc<TailHandle>) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("tailer".to_owned()).spawn(move || {
-        // set once: the thread begins once
-        let _ = handle.thread.set(thread::current());
+        handle.begin();
         Shift { tailing, handle, began: Instant::now(), looked: None, sources: BTreeMap::new() }
             .run();
     })
+}
+
+/// The worker of an origin: it keeps to one, so that its lines stay in order.
+pub fn desk_of(desks: &[Desk], origin: OriginId) -> Option<&Desk> {
+    let count = desks.len().max(1) as u64;
+    desks.get(usize::try_from(origin.unsigned_abs() % count).unwrap_or(0))
 }
 
 struct Shift {
@@ -226,10 +257,7 @@ impl Shift {
                 self.sources.remove(&origin);
             }
         }
-        // an origin keeps to one worker, so that its lines stay in order
-        let desks = self.tailing.desks.len().max(1) as u64;
-        let index = usize::try_from(origin.unsigned_abs() % desks).unwrap_or(0);
-        self.tailing.desks.get(index).is_some_and(|desk| desk.hand(input))
+        desk_of(&self.tailing.desks, origin).is_some_and(|desk| desk.hand(input))
     }
 
     /// Tells metrics and watermarks what is seen, now and then.

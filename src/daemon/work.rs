@@ -24,7 +24,7 @@ const LINGER: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(100);
 
 /// The tailer's end of one worker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Desk {
     inputs: SyncSender<Input>,
     waiting: Arc<AtomicUsize>,
@@ -53,8 +53,8 @@ pub struct Outlets {
     pub track: mpsc::Sender<Track>,
     /// Batches that are stored, to be used again.
     pub spare: Arc<Spare>,
-    /// Wakes the tailer when there is room.
-    pub wake_tailer: Box<dyn Fn() + Send>,
+    /// Wakes the sources when there is room.
+    pub wake_sources: Box<dyn Fn() + Send>,
     /// How long an open record of a source waits before it is shipped early, in milliseconds.
     pub multiline_wait_ms: Arc<dyn Fn(&str) -> u64 + Send + Sync>,
 }
@@ -138,7 +138,7 @@ impl Shift {
         if is_chunk {
             let before = self.waiting.fetch_sub(1, Ordering::Relaxed);
             if before == CHUNKS_WAITING_MAX / 2 || before == 1 {
-                (self.outlets.wake_tailer)();
+                (self.outlets.wake_sources)();
             }
         }
         if let Some(message) = after {

@@ -5,6 +5,7 @@
 
 use crate::ledger::{Carried, Context, OriginId};
 
+pub mod drain;
 pub mod file;
 pub mod socket;
 

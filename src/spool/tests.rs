@@ -1,3 +1,5 @@
+//! The spool over real files: synced, known again, full, damaged.
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

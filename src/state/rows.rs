@@ -53,21 +53,8 @@ pub(crate) fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }
 
-/// The word of an encoding.
-pub(crate) const fn encoding_word(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Plain => "plain",
-        Encoding::Gzip => "gzip",
-        Encoding::Zstd => "zstd",
-    }
-}
-
 fn encoding_of(word: &str) -> Encoding {
-    match word {
-        "gzip" => Encoding::Gzip,
-        "zstd" => Encoding::Zstd,
-        _ => Encoding::Plain,
-    }
+    Encoding::from_name(word).unwrap_or_default()
 }
 
 /// An origin's record from a row that begins with [`RECORD_COLUMNS`].
@@ -114,7 +101,7 @@ pub(crate) fn insert_origin(
         ":head_bytes": signed(record.head_bytes),
         ":first_offset": signed(record.first_offset),
         ":born_ms": record.born_ms,
-        ":encoding": encoding_word(record.encoding),
+        ":encoding": record.encoding.name(),
         ":path": path_bytes(path),
         ":mtime_ns": mtime_ns,
         ":marker": signed(marker),

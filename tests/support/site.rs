@@ -57,6 +57,8 @@ pub struct Site {
     pub http: String,
     /// Lines for `[daemon]` beyond those that every test has.
     pub daemon_extra: String,
+    /// Keys of `[socket]`; both sockets are switched off where this is empty.
+    pub socket: String,
     runs: AtomicU32,
 }
 
@@ -131,6 +133,9 @@ impl Site {
             ),
         }
         .unwrap();
+        let off = "stream = \"\"\ndgram = \"\"";
+        let socket = if self.socket.is_empty() { off } else { &self.socket };
+        writeln!(text, "[socket]\n{socket}").unwrap();
         for table in files {
             let Files { source, paths, extra } = table;
             let wait = if extra.contains("rotate_wait") { "" } else { "rotate_wait = \"400ms\"" };

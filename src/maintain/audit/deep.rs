@@ -13,6 +13,7 @@ use super::{Audited, Deep, Fault};
 use crate::batch::Batch;
 use crate::key::RowKey;
 use crate::ledger::{Encoding, KernelIdentity, OriginId, StoredOrigin};
+use crate::sources::file::reader;
 use crate::sources::{Buffers, CHUNK_BYTES_MAX, Chunk, Input, Opening};
 use crate::stores::{LogReader, Store, StoreError};
 use crate::worker::{Fill, FillLimits, Layouts, Numbers, Output, Worker};
@@ -441,11 +442,8 @@ fn open(path: &Path) -> io::Result<Box<dyn Read>> {
         Some("zst") => Encoding::Zstd,
         _ => Encoding::Plain,
     };
-    Ok(match encoding {
-        Encoding::Plain => Box::new(file),
-        Encoding::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        Encoding::Zstd => Box::new(zstd::stream::read::Decoder::new(file)?),
-    })
+    let decoder: Box<dyn Read> = reader::decoder(file, encoding)?;
+    Ok(decoder)
 }
 
 fn read_exactly(input: &mut dyn Read, bytes: u64) -> io::Result<Vec<u8>> {

@@ -109,7 +109,9 @@ impl TailerConfig {
     }
 }
 
-fn random_id() -> OriginId {
+/// The number of a new origin.
+#[must_use]
+pub fn random_id() -> OriginId {
     let random = uuid::Uuid::new_v4().as_u128();
     // 63 bits, of the parts of a version 4 UUID that are all random
     let (low, high) = (random & u128::from(u64::MAX), random >> 64);

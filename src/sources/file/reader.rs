@@ -196,6 +196,7 @@ pub fn decoder(file: File, encoding: Encoding) -> io::Result<Box<dyn Read + Send
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(decoder)
         }
+        Encoding::Spool => return Err(io::Error::other("it is no file but a part of the spool")),
     })
 }
 

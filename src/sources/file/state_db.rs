@@ -6,8 +6,8 @@ use super::state::{Change, Detail, KnownOrigin, NewOrigin, Sum, TailState, TailS
 use crate::ledger::{Context, OriginId};
 use crate::state::outbox::put_post;
 use crate::state::rows::{
-    INSERT_CONTEXT, INSERT_ORIGIN, RECORD_COLUMNS, encoding_word, from_json, insert_origin,
-    path_bytes, path_of, record, signed, to_json, unsigned,
+    INSERT_CONTEXT, INSERT_ORIGIN, RECORD_COLUMNS, from_json, insert_origin, path_bytes, path_of,
+    record, signed, to_json, unsigned,
 };
 use crate::state::{Post, State, StateError};
 
@@ -158,7 +158,7 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
                 signed(kernel.inode),
                 kernel.generation.map(signed),
                 kernel.born_ns,
-                encoding_word(*encoding),
+                encoding.name(),
                 path_bytes(path),
             )),
         Change::Finished { origin, finished } => tx

@@ -11,7 +11,7 @@ use super::identity::FileKey;
 use super::state::{Change, TailState, TailStateError};
 use super::{FileEvent, FileStatus, Happening, Now, Pace, SourceSums, TailerConfig, Weight};
 use crate::config::FileSource;
-use crate::ledger::OriginId;
+use crate::ledger::{Encoding, OriginId};
 use crate::sources::{Buffers, Input};
 
 /// Follows files. See the module's page.
@@ -143,7 +143,8 @@ impl Tailer {
             unaccounted: false,
             stopped: false,
         };
-        for known in tailer.state.origins()? {
+        let known = tailer.state.origins()?.into_iter();
+        for known in known.filter(|known| known.record.encoding != Encoding::Spool) {
             let origin = Origin::known(&known, &mut tailer.interned);
             tailer.add_origin(known.record.id, origin);
         }

@@ -113,20 +113,8 @@ pub(super) fn path_of(text: Option<String>, bytes: Option<Vec<u8>>) -> PathBuf {
     )
 }
 
-const fn encoding_name(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Plain => "plain",
-        Encoding::Gzip => "gzip",
-        Encoding::Zstd => "zstd",
-    }
-}
-
 fn encoding_of(name: Option<&str>) -> Encoding {
-    match name {
-        Some("gzip") => Encoding::Gzip,
-        Some("zstd") => Encoding::Zstd,
-        _ => Encoding::Plain,
-    }
+    name.and_then(Encoding::from_name).unwrap_or_default()
 }
 
 impl OriginValues {
@@ -145,7 +133,7 @@ impl OriginValues {
             head_bytes: origin.head_bytes.cast_signed(),
             first_offset: origin.first_offset.cast_signed(),
             born: CqlTimestamp(origin.born_ms),
-            encoding: encoding_name(origin.encoding),
+            encoding: origin.encoding.name(),
             stamp,
         }
     }

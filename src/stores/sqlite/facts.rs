@@ -79,12 +79,7 @@ fn origin(row: &Row<'_>) -> Sql<OriginRecord> {
         head_bytes: bits(row, "head_bytes")?,
         first_offset: bits(row, "first_offset")?,
         born_ms: row.get("born_ms")?,
-        encoding: known(row, "encoding", "encoding", |word| match word {
-            "plain" => Some(Encoding::Plain),
-            "gzip" => Some(Encoding::Gzip),
-            "zstd" => Some(Encoding::Zstd),
-            _ => None,
-        })?,
+        encoding: known(row, "encoding", "encoding", Encoding::from_name)?,
     })
 }
 

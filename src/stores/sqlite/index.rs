@@ -148,11 +148,7 @@ pub(super) fn put_origin(
     origin: &OriginRecord,
     stamp: i64,
 ) -> rusqlite::Result<()> {
-    let encoding = match origin.encoding {
-        crate::ledger::Encoding::Plain => "plain",
-        crate::ledger::Encoding::Gzip => "gzip",
-        crate::ledger::Encoding::Zstd => "zstd",
-    };
+    let encoding = origin.encoding.name();
     put(
         connection,
         "origins",
