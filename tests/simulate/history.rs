@@ -592,5 +592,8 @@ impl History {
         }
         self.ground.store.late_writes();
         self.daemon.as_mut().unwrap().move_all(&mut self.random);
+        if self.talks {
+            super::telling::tell_store(&self.ground.store);
+        }
     }
 }
