@@ -364,8 +364,8 @@ impl Tailer {
     pub(super) fn gone(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
         let Some(file) = self.files.get(ix) else { return };
         let (lix, phase, origin) = (file.log, file.phase, file.origin);
-        let cut = phase == Phase::Birth && origin != 0;
-        if cut || matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
+        let cut_back = file.is_cut_back();
+        if cut_back || matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
             self.lost.push(Lost::of(file, self.now.mono_ms));
             self.examine_copies_of(origin);
             self.force_dirs(lix);

@@ -473,3 +473,22 @@ fn a_file_that_was_cut_back_goes_on_with_the_first_line_that_is_not_stored() {
         assert_eq!(rig.receipts[0].cause, crate::ledger::Cause::CutBack);
     }
 }
+
+#[test]
+fn a_copy_of_a_file_that_was_cut_back_goes_on_with_the_first_line_that_is_not_stored() {
+    let mut rig = Rig::new(&["a.log"]);
+    for part in 0..3 {
+        rig.append("a.log", text(100 * part..100 * part + 100));
+        rig.read();
+    }
+    rig.kill();
+    let file = OpenOptions::new().write(true).open(rig.path("a.log")).unwrap();
+    file.set_len(text(0..250).len() as u64).unwrap();
+    rig.append("a.log", text(400..450));
+    // copytruncate, before anybody looked
+    fs::copy(rig.path("a.log"), rig.path("a.log.1")).unwrap();
+    file.set_len(0).unwrap();
+    rig.append("a.log", text(450..460));
+    rig.settle();
+    rig.expect(&[0..300, 400..460]);
+}
