@@ -101,6 +101,12 @@ impl Format {
         }
     }
 
+    /// Whether each line is a record of its own, so that no framing is needed.
+    #[must_use]
+    pub const fn single_line(self) -> bool {
+        matches!(self, Self::NginxAccess | Self::PostgresqlJsonlog | Self::Json | Self::Socket(_))
+    }
+
     /// Whether its times may lack the year, so that contexts renew their anchor.
     #[must_use]
     pub const fn year_less(self) -> bool {
@@ -196,13 +202,10 @@ impl Parser {
         self.format
     }
 
-    /// Whether each line is a record of its own, so that no framing is needed.
+    /// See [`Format::single_line`].
     #[must_use]
     pub const fn single_line(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::NginxAccess(_) | Kind::PostgresqlJsonlog | Kind::Json(_) | Kind::Socket(_)
-        )
+        self.format.single_line()
     }
 
     /// What `line` (without its line end, not blank) is to the records around it. A function of

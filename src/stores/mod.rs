@@ -150,12 +150,12 @@ pub trait Store: Send + Sync {
     /// The last span of each of these origins, where there is one. Recovery asks this.
     fn last_spans<'a>(&'a self, origins: &'a [OriginId]) -> Answer<'a, Vec<Span>>;
 
-    /// The messages of the rows with these keys, where there are any: to find where a file that
-    /// was cut back goes on.
-    fn messages<'a>(
+    /// The texts of the rows with these keys, where there are any: to find where a file that was
+    /// cut back goes on.
+    fn texts<'a>(
         &'a self,
         rows: &'a [(crate::key::Partition, RowKey)],
-    ) -> Answer<'a, Vec<Option<String>>>;
+    ) -> Answer<'a, Vec<Option<StoredText>>>;
 
     /// All that the store knows of a machine's origins (of all machines with `None`), with all
     /// spans.
@@ -163,6 +163,15 @@ pub trait Store: Send + Sync {
 
     /// Finishes what is in flight and closes the store.
     fn close(&self) -> Answer<'_, ()>;
+}
+
+/// What a stored row says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredText {
+    /// Column `message`.
+    pub message: String,
+    /// Column `metadata`; empty where there is none.
+    pub metadata: String,
 }
 
 /// What became of the rows of a batch that was accepted.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, InFlight, Store, Written};
+use super::{Answer, InFlight, Store, StoredText, Written};
 use crate::batch::{BATCH_BYTES_MAX, Batch};
 use crate::key::{Layout, Partition, RowKey, Table};
 use crate::ledger::{
@@ -62,7 +62,7 @@ impl Store for NullStore {
         done(Vec::new())
     }
 
-    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
+    fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         done(vec![None; rows.len()])
     }
 

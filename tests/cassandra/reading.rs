@@ -75,7 +75,7 @@ fn a_batch_written_twice_is_there_once_with_all_its_columns() {
 
         let asked =
             [(partition.clone(), key(0)), (partition.clone(), key(1)), (partition, key(99))];
-        let found = store.messages(&asked).await.unwrap();
+        let found = store.texts(&asked).await.unwrap();
         assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
     });
 }

@@ -75,8 +75,6 @@ pub struct Log {
     pub writer: usize,
     /// Numbers the targets of the link and dated names.
     targets: u32,
-    /// Its writer has lost power, and has written nothing since.
-    restarted: bool,
 }
 
 /// See the module.
@@ -99,7 +97,7 @@ impl Disk {
 
     pub fn add_log(&mut self, name: &str, style: Style, link: bool) -> usize {
         let path = self.dir.join(name);
-        self.logs.push(Log { path, style, link, writer: 0, targets: 0, restarted: false });
+        self.logs.push(Log { path, style, link, writer: 0, targets: 0 });
         let log = self.logs.len() - 1;
         let inode = self.create(log);
         self.logs[log].writer = inode;
@@ -152,11 +150,6 @@ impl Disk {
         self.inodes[inode].handle.set_modified(time).unwrap();
     }
 
-    /// After a power cut the log's writer is another process: it begins with a record.
-    pub fn restart_writer(&mut self, log: usize) {
-        self.logs[log].restarted = true;
-    }
-
     fn line(&mut self, log: usize, random: &mut Random) -> (usize, Vec<u8>) {
         let number = self.lines.len();
         self.lines.push(Line { log, due: Due::Must });
@@ -184,8 +177,7 @@ impl Disk {
                 let pid = 100 + random.below(3);
                 let time = now.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S.%3f");
                 let kind = random.below(6);
-                let restarted = std::mem::take(&mut self.logs[log].restarted);
-                match if restarted { 3 } else { kind } {
+                match kind {
                     0 => format!("\tgoes on <{number}> {padding}\n"),
                     1 => format!("{time} UTC [{pid}] DETAIL:  <{number}> {padding}\n"),
                     2 => format!("{time} UTC [{pid}] ERROR:  <{number}> {padding}\n"),

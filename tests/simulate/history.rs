@@ -501,7 +501,6 @@ impl History {
         for placed in &gone {
             self.disk.lines[placed.number].due = Due::May;
         }
-        self.disk.restart_writer(log);
         self.say(format!("log {log}: cut back to {len}, {} lines gone", gone.len()));
         if self.random.percent(50) {
             self.append(log);
@@ -592,5 +591,8 @@ impl History {
         }
         self.ground.store.late_writes();
         self.daemon.as_mut().unwrap().move_all(&mut self.random);
+        if self.talks {
+            super::telling::tell_store(&self.ground.store);
+        }
     }
 }

@@ -123,7 +123,9 @@ fn whatever_happens_every_line_arrives_exactly_once_or_its_loss_is_said() {
         None => run_all(0..number("BITACORA_HISTORIES").unwrap_or(HISTORIES), Broken::Nothing),
     };
     let open = open::SEEDS.len();
-    eprintln!("SKIPPED {open} histories: they fail, see docs/open-faults.md");
+    if open > 0 {
+        eprintln!("SKIPPED {open} histories: they fail, see docs/open-faults.md");
+    }
     let failed: Vec<_> = failed.into_iter().filter(|(_, faults)| !faults.is_empty()).collect();
     for (seed, faults) in &failed {
         eprintln!("BITACORA_SEED={seed}: {} faults", faults.len());

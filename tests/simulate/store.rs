@@ -11,7 +11,8 @@ use bitacora::ledger::{
     Cause, Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
 };
 use bitacora::stores::{
-    Answer, CountKey, InFlight, KeyVisitor, LogReader, Page, RowQuery, Store, StoreError, Written,
+    Answer, CountKey, InFlight, KeyVisitor, LogReader, Page, RowQuery, Store, StoreError,
+    StoredText, Written,
 };
 
 use super::random::Random;
@@ -272,14 +273,17 @@ impl Store for Memory {
         ready(origins.iter().filter_map(last).collect())
     }
 
-    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
+    fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         let inner = self.inner();
-        let message = |(partition, key): &(Partition, RowKey)| {
+        let text = |(partition, key): &(Partition, RowKey)| {
             let Partition { table, day, source, bucket } = partition;
             let place = (*table, *day, source.to_string(), *bucket, *key);
-            inner.rows.get(&place).map(|(_, cell)| cell.message.clone())
+            inner.rows.get(&place).map(|(_, cell)| StoredText {
+                message: cell.message.clone(),
+                metadata: cell.metadata.clone(),
+            })
         };
-        ready(rows.iter().map(message).collect())
+        ready(rows.iter().map(text).collect())
     }
 
     fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>> {

@@ -1,7 +1,9 @@
-//! What a history that is repeated tells of the tailer.
+//! What a history that is repeated tells of the tailer and of the store.
 
 use bitacora::sources::Input;
 use bitacora::sources::file::FileEvent;
+
+use super::store::Memory;
 
 /// Tells one event on stderr.
 pub fn tell(event: &FileEvent) {
@@ -32,4 +34,16 @@ pub fn tell(event: &FileEvent) {
         FileEvent::Happened { what, .. } => eprintln!("    {}", what.name()),
         FileEvent::Said { path, text, .. } => eprintln!("    says of {}: {text}", path.display()),
     }
+}
+
+/// What the store has in the end.
+pub fn tell_store(store: &Memory) {
+    store.each_row(|key, cell| {
+        let (origin, offset) = (key.origin, key.offset_bytes);
+        eprintln!("  origin {origin} at {offset}: {:?} {}", cell.message, cell.metadata);
+    });
+    store.each_span(|span| {
+        let (origin, start, end) = (span.origin, span.start_bytes, span.end_bytes);
+        eprintln!("  span of {origin} from {start} to {end}, carried: {:?}", span.carried);
+    });
 }

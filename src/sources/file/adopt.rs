@@ -41,6 +41,10 @@ impl Tailer {
     }
 
     pub(super) fn judged(&mut self, ix: FileIx, verdict: Verdict, out: &mut Vec<FileEvent>) {
+        let verdict = match verdict {
+            Verdict::Diverges(id) if !self.may_be_cut(ix, id) => Verdict::Other,
+            verdict => verdict,
+        };
         let one = self.files.get(ix).and_then(|file| file.extra.as_ref()?.examination.as_ref());
         if verdict == Verdict::Other
             && one.is_some_and(|one| {
@@ -92,17 +96,15 @@ impl Tailer {
             Verdict::Copy(id) if short.is_some() && !has_file(&id) => {
                 // what stands behind the last marker may be of another time
                 let from = short.unwrap_or(0);
-                let size = file.size;
-                self.bind_to(ix, id);
-                if let Some(file) = self.files.get_mut(ix) {
-                    (file.encoding, file.size) = (encoding, size);
-                }
-                self.begin_cut_back(ix, from, true, out);
+                self.ask_of_copy(ix, id, from, out);
                 if let Some(file) = self.files.get_mut(ix) {
                     file.extra().short = true;
                 }
             }
             Verdict::Continues(id) | Verdict::Copy(id) => self.is_copy(ix, id),
+            // what its own file holds by now is found out first
+            Verdict::Diverges(id) if has_file(&id) => self.wait(ix, 250),
+            Verdict::Diverges(id) => self.ask_of_copy(ix, id, 0, out),
             Verdict::Other if file.current || file.unseen => self.await_birth(ix),
             Verdict::Empty if file.current => self.wait(ix, 30_000),
             Verdict::Other | Verdict::Empty => {
@@ -111,6 +113,26 @@ impl Tailer {
                 self.forget(ix);
             }
         }
+    }
+
+    /// Whether the file may be what a power cut has left of the origin, copied. Not where this run
+    /// has handed out what the store does not have yet.
+    fn may_be_cut(&self, ix: FileIx, id: OriginId) -> bool {
+        let read = self.lost.iter().any(|lost| lost.origin == id && lost.opened);
+        let log = self.files.get(ix).and_then(|file| self.logs.get(file.log));
+        let same = self.origins.get(&id).zip(log).is_some_and(|(one, log)| one.path == log.path);
+        same && !read && !self.ending.contains_key(&id) && self.is_doubtful(id)
+    }
+
+    /// The store knows which lines of a copy are the origin's.
+    fn ask_of_copy(&mut self, ix: FileIx, id: OriginId, from: u64, out: &mut Vec<FileEvent>) {
+        let Some(file) = self.files.get(ix) else { return };
+        let (size, encoding) = (file.size, file.encoding);
+        self.bind_to(ix, id);
+        if let Some(file) = self.files.get_mut(ix) {
+            (file.encoding, file.size) = (encoding, size);
+        }
+        self.begin_cut_back(ix, from, true, out);
     }
 
     /// Of all files that continue an origin, it goes on in the longest: the others are copies that
@@ -219,7 +241,6 @@ impl Tailer {
         let finished = origin.finished || self.ending.contains_key(&id);
         self.by_inode.entry(kernel.inode).or_default().push(id);
         self.bind_to(ix, id);
-        self.changes.push(Change::Adopted { origin: id, kernel, encoding, path });
         let Some(file) = self.files.get_mut(ix) else { return };
         file.size = size;
         let lix = file.log;
@@ -227,21 +248,22 @@ impl Tailer {
             self.gap_of_copy(lost, lix, size, out);
         }
         let Some(file) = self.files.get_mut(ix) else { return };
+        let cut_back = lost.as_ref().is_some_and(|lost| lost.cut_back);
         if let Some(lost) = lost {
             if lost.handed != file.handed {
                 (file.handed, file.marker) = (lost.handed, lost.marker);
             }
             file.opened = lost.opened;
-            if lost.stop_at.is_some() {
-                file.extra().stop_at = lost.stop_at;
-            }
         }
         let log = file.log;
-        if cut && !file.opened && !finished && file.handed == self.end_of(id) {
+        let cut = cut && !file.opened && file.handed == self.end_of(id);
+        if (cut || cut_back) && !finished {
             self.happened(log, Happening::Adopted, out);
             let end = self.end_of(id);
+            // the state does not learn where it lives: a later run has to see the cut again
             return self.begin_cut_back(ix, end, false, out);
         }
+        self.changes.push(Change::Adopted { origin: id, kernel, encoding, path });
         let Some(file) = self.files.get_mut(ix) else { return };
         if finished && file.size == file.handed {
             file.phase = Phase::Ended;

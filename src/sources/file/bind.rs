@@ -81,6 +81,7 @@ impl Tailer {
             return Ok(());
         }
         for &id in &candidates {
+            // the newest comes first: what a cut file has left of it may be all of an older one
             if self.still_holds(ix, file, id)? {
                 self.learn_marker(id, file)?;
                 if self.was_cut(id, file)? {
@@ -92,13 +93,13 @@ impl Tailer {
                 self.resume(ix, id, &kernel, out);
                 return Ok(());
             }
-        }
-        if let Some(&id) = candidates.first() {
             if let Some(from) = self.cut_position(id, file)? {
                 self.bind_to(ix, id);
                 self.begin_cut_back(ix, from, false, out);
                 return Ok(());
             }
+        }
+        if let Some(&id) = candidates.first() {
             if self.is_doubtful(id) {
                 self.bind_to(ix, id);
                 let first = self.origins.get(&id).map_or(0, |origin| origin.first_offset);
@@ -148,7 +149,7 @@ impl Tailer {
 
     /// Whether a file in which no marker of the origin holds may have been cut back to less than
     /// the oldest of them.
-    fn is_doubtful(&self, id: OriginId) -> bool {
+    pub(super) fn is_doubtful(&self, id: OriginId) -> bool {
         self.origins.get(&id).is_some_and(|origin| {
             let ours = *origin.machine == *self.config.machine && !origin.finished;
             let stored = origin.end.max(origin.reach) > origin.first_offset;

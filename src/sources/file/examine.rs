@@ -54,6 +54,9 @@ pub enum Verdict {
     Copy(OriginId),
     /// It is the content of an origin whose own file is gone.
     Continues(OriginId),
+    /// It agrees with such an origin for a while, but not up to its position: a power cut may have
+    /// cut back what it is a copy of. The store can tell: two files may begin alike.
+    Diverges(OriginId),
     /// Compressed, and not (yet) whole.
     Incomplete,
     /// Compressed, and nothing.
@@ -61,6 +64,7 @@ pub enum Verdict {
 }
 
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 struct Compare {
     suspect: Suspect,
     digest: Option<Digest>,
@@ -70,6 +74,8 @@ struct Compare {
     tiny: bool,
     /// Other bytes stand before its reach than did.
     cut: bool,
+    /// Other bytes stand before its position than did, behind some that agree.
+    diverges: bool,
     /// Bytes that were compared with the twin, or proved by a checksum or marker.
     proved: u64,
 }
@@ -134,10 +140,14 @@ impl Examination {
         &self.tail
     }
 
-    /// Whether the file has other bytes before this origin's reach than there were.
+    /// Whether the file has other bytes before this origin's reach than there were, or ends
+    /// before it.
     #[must_use]
     pub fn was_cut(&self, origin: OriginId) -> bool {
-        self.compares.iter().any(|one| one.suspect.origin == origin && one.cut)
+        let of = |one: &&Compare| one.suspect.origin == origin;
+        self.compares.iter().find(of).is_some_and(|one| {
+            one.cut || one.suspect.reach.is_some_and(|(reach, _)| reach > self.offset)
+        })
     }
 
     /// Up to where a file that is shorter than this origin is known to be a copy of it, if that
@@ -213,12 +223,16 @@ impl Examination {
                 (one.suspect.twin.is_some(), proved, one.suspect.need)
             },
         );
+        let Some(best) = best else {
+            let diverges = self.compares.iter().filter(|one| one.agrees && one.diverges);
+            let best = diverges.max_by_key(|one| one.proved);
+            return best.map_or(Verdict::Other, |one| Verdict::Diverges(one.suspect.origin));
+        };
         match best {
-            None => Verdict::Other,
-            Some(one) if one.suspect.twin.is_none() && size >= one.suspect.need => {
+            one if one.suspect.twin.is_none() && size >= one.suspect.need => {
                 Verdict::Continues(one.suspect.origin)
             }
-            Some(one) => Verdict::Copy(one.suspect.origin),
+            one => Verdict::Copy(one.suspect.origin),
         }
     }
 }
@@ -233,6 +247,7 @@ impl Compare {
             agrees: true,
             tiny: false,
             cut: false,
+            diverges: false,
             proved: 0,
         }
     }
@@ -240,6 +255,9 @@ impl Compare {
     /// Whether a file of this size that never disagreed agrees for a reason.
     fn is_proved(&self, size: u64) -> bool {
         let suspect = &self.suspect;
+        if self.diverges {
+            return false;
+        }
         if suspect.twin.is_some() {
             // a copy is never longer than its original, which may begin like any file
             return size > 0 && self.proved == size;
@@ -302,12 +320,19 @@ impl Compare {
         {
             self.cut = found(reach) != expected;
         }
-        for &(position, expected) in &self.suspect.markers {
-            if !here.contains(&position) {
-                continue;
-            }
-            self.agrees &= found(position) == expected;
+        let markers = self.suspect.markers.iter().filter(|(position, _)| here.contains(position));
+        let checked: Vec<_> = markers.map(|&(at, expected)| (found(at) == expected, at)).collect();
+        for (agrees, position) in checked {
+            self.check(agrees, position);
+        }
+    }
+
+    fn check(&mut self, agrees: bool, position: u64) {
+        if agrees && !self.diverges {
             self.proved = self.proved.max(position);
+        } else if !agrees {
+            self.diverges = true;
+            self.agrees &= self.proved >= HEAD_BYTES_MAX as u64;
         }
     }
 
@@ -325,8 +350,8 @@ impl Compare {
             if sum.end_bytes > end {
                 return;
             }
-            self.agrees &= digest.finalize() == sum.crc;
-            self.proved = self.proved.max(sum.end_bytes);
+            let (agrees, end) = (digest.finalize() == sum.crc, sum.end_bytes);
+            self.check(agrees, end);
             self.digest = None;
             self.next_sum += 1;
         }
@@ -391,10 +416,12 @@ mod tests {
     fn an_equal_beginning_is_not_enough() {
         let (a, mut b) = (text(0..50_000), text(0..50_000));
         b[200_000] = b'!';
-        assert_eq!(judge(&b, vec![gone(&a, 300_000)]), Verdict::Other);
+        assert_eq!(judge(&b, vec![gone(&a, 300_000)]), Verdict::Diverges(1));
         assert_eq!(judge(&b, vec![gone(&a, 100_000)]), Verdict::Continues(1));
         let live = Suspect { twin: Some(file(&a)), ..gone(&a, 0) };
         assert_eq!(judge(&b, vec![live]), Verdict::Other);
+        b[1900] = b'!';
+        assert_eq!(judge(&b, vec![gone(&a, 300_000)]), Verdict::Other, "of 1000 bytes");
     }
 
     #[test]

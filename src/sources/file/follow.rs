@@ -11,6 +11,7 @@ use super::examine::{Examination, head_hash};
 use super::identity::{FileKey, Look};
 use super::marker;
 use super::reader::Reader;
+use super::slab::Interned;
 use super::state::KnownOrigin;
 use crate::config::{FileSource, Start};
 use crate::key::Table;
@@ -207,6 +208,17 @@ impl Followed {
         self.size > self.handed && self.tried != self.size
     }
 
+    /// A power cut or a restored disk has surely cut it back, and the origin of what stands behind
+    /// is not born yet.
+    pub(super) fn is_cut_back(&self) -> bool {
+        let extra = self.extra.as_ref();
+        match self.phase {
+            Phase::CutBack => extra.is_some_and(|extra| !extra.doubtful),
+            Phase::Birth => self.origin != 0,
+            _ => extra.is_some_and(|extra| extra.stop_at.is_some()),
+        }
+    }
+
     /// Bytes that were not handed out.
     pub(super) const fn backlog(&self) -> u64 {
         if self.size == SIZE_UNKNOWN { 0 } else { self.size.saturating_sub(self.handed) }
@@ -338,21 +350,6 @@ impl Origin {
     }
 }
 
-/// Strings that thousands of origins share.
-#[derive(Debug, Default)]
-pub(super) struct Interned(Vec<Arc<str>>);
-
-impl Interned {
-    pub(super) fn get(&mut self, text: &str) -> Arc<str> {
-        if let Some(found) = self.0.iter().find(|known| &***known == text) {
-            return Arc::clone(found);
-        }
-        let new: Arc<str> = Arc::from(text);
-        self.0.push(Arc::clone(&new));
-        new
-    }
-}
-
 /// An origin whose bytes are not all handed out, and whose file is gone or holds other content.
 #[derive(Debug)]
 #[allow(clippy::struct_excessive_bools)] // independent facts
@@ -366,6 +363,8 @@ pub(super) struct Lost {
     pub size: u64,
     /// It was longer when it was last seen, but whether that was its content was not checked.
     pub maybe: bool,
+    /// It was cut back: see [`Followed::is_cut_back`].
+    pub cut_back: bool,
     /// There is a receipt.
     pub said: bool,
     pub since_ms: u64,
@@ -374,8 +373,6 @@ pub(super) struct Lost {
     pub unwatched: bool,
     /// The siblings were listed after it was lost.
     pub listed: bool,
-    /// See [`Extra::stop_at`].
-    pub stop_at: Option<u64>,
 }
 
 impl Lost {
@@ -393,7 +390,7 @@ impl Lost {
             truncated: false,
             unwatched: false,
             listed: false,
-            stop_at: None,
+            cut_back: false,
         }
     }
 
@@ -407,7 +404,7 @@ impl Lost {
             opened: file.opened,
             size: file.sure.max(seen),
             maybe: file.size > file.handed,
-            stop_at: extra.and_then(|extra| extra.stop_at),
+            cut_back: file.is_cut_back(),
             ..Self::new(file.origin, file.log, (file.handed, file.marker), now_ms)
         }
     }
@@ -421,6 +418,7 @@ pub(super) struct Rules {
     pub format: &'static str,
     pub version: u32,
     pub year_less: bool,
+    pub single_line: bool,
     pub options: std::collections::BTreeMap<String, String>,
     pub timezone: String,
     pub max_line_bytes: u64,
@@ -436,6 +434,7 @@ impl Rules {
             format: source.format.name(),
             version: source.format.version(),
             year_less: source.format.year_less(),
+            single_line: source.format.single_line(),
             options: source.options.clone(),
             timezone: source.timezone.clone(),
             max_line_bytes: source.max_line_bytes,
@@ -478,60 +477,6 @@ impl Source {
 
     pub(super) fn seen_key(&self, wanted: usize) -> String {
         format!("{}\n{}", self.rules.source, self.finder.text(wanted).unwrap_or_default())
-    }
-}
-
-/// A vector whose indexes stay when others are removed.
-#[derive(Debug)]
-pub(super) struct Slab<T> {
-    slots: Vec<Option<T>>,
-    free: Vec<usize>,
-}
-
-impl<T> Default for Slab<T> {
-    fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
-    }
-}
-
-impl<T> Slab<T> {
-    pub(super) fn add(&mut self, item: T) -> usize {
-        let Some(at) = self.free.pop() else {
-            self.slots.push(Some(item));
-            return self.slots.len() - 1;
-        };
-        if let Some(slot) = self.slots.get_mut(at) {
-            *slot = Some(item);
-        }
-        at
-    }
-
-    pub(super) fn get(&self, at: usize) -> Option<&T> {
-        self.slots.get(at)?.as_ref()
-    }
-
-    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
-        self.slots.get_mut(at)?.as_mut()
-    }
-
-    pub(super) fn remove(&mut self, at: usize) -> Option<T> {
-        let item = self.slots.get_mut(at)?.take();
-        if item.is_some() {
-            self.free.push(at);
-        }
-        item
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref()?)))
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    pub(super) fn indexes(&self) -> std::ops::Range<usize> {
-        0..self.slots.len()
     }
 }
 

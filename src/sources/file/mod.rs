@@ -36,6 +36,7 @@ mod pump;
 pub mod reader;
 mod scan;
 pub mod siblings;
+mod slab;
 pub mod state;
 mod state_db;
 mod suspects;

@@ -281,7 +281,8 @@ impl Tailer {
 
     fn is_readable(&self, ix: FileIx) -> bool {
         self.files.get(ix).is_some_and(|file| {
-            file.phase == Phase::Following && file.reader.is_some() && file.has_more()
+            let ends = file.extra.as_ref().is_some_and(|extra| extra.ends.is_some());
+            file.phase == Phase::Following && file.reader.is_some() && (file.has_more() || ends)
         })
     }
 
@@ -367,8 +368,9 @@ impl Tailer {
             })
             .collect();
         for ix in leaving {
+            let ends = self.ends_records(ix);
             let Some(file) = self.files.get_mut(ix) else { continue };
-            if file.handed < file.size {
+            if file.handed < file.size || !ends {
                 // the last line will get no newline; that it ends here is for good
                 file.extra().ends = Some(file.size);
                 file.tried = u64::MAX;
@@ -388,6 +390,19 @@ impl Tailer {
                 self.forget(ix);
             }
         }
+    }
+
+    /// Whether all records end where the file does in every later reading too, should it grow
+    /// after all: a context begins there, or none can be open.
+    fn ends_records(&self, ix: FileIx) -> bool {
+        let Some(file) = self.files.get(ix) else { return true };
+        let grows = file.opened && file.links > 0 && file.encoding == Encoding::Plain;
+        let single = self.rules_of(ix).is_none_or(|rules| rules.single_line);
+        let newest = file.extra.as_ref().and_then(|extra| {
+            let newest = extra.later.back().or(extra.context.as_ref())?;
+            Some(newest.from_bytes)
+        });
+        !grows || single || newest == Some(file.size)
     }
 
     fn is_quiet(&self, file: &Followed) -> bool {

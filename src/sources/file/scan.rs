@@ -364,9 +364,15 @@ impl Tailer {
     pub(super) fn gone(&mut self, ix: FileIx, out: &mut Vec<FileEvent>) {
         let Some(file) = self.files.get(ix) else { return };
         let (lix, phase, origin) = (file.log, file.phase, file.origin);
-        let cut = phase == Phase::Birth && origin != 0;
-        if cut || matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
-            self.lost.push(Lost::of(file, self.now.mono_ms));
+        let cut_back = file.is_cut_back();
+        if cut_back || matches!(phase, Phase::Following | Phase::Announcing | Phase::CutBack) {
+            let mut lost = Lost::of(file, self.now.mono_ms);
+            if file.extra.as_ref().is_some_and(|extra| extra.doubtful) {
+                // what became of the origin's content since an earlier run was not found out
+                lost.unwatched = true;
+                lost.size = self.origins.get(&origin).map_or(0, |one| one.reach);
+            }
+            self.lost.push(lost);
             self.examine_copies_of(origin);
             self.force_dirs(lix);
         } else if phase != Phase::Ended

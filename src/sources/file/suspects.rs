@@ -98,7 +98,7 @@ impl Tailer {
         let (Some(known), Some(origin)) = (self.files.get(ix), self.origins.get(&id)) else {
             return Ok(None);
         };
-        if origin.file == Some(ix) {
+        if origin.file == Some(ix) || self.strangers.contains(&(known.key, id)) {
             return Ok(None);
         }
         let lost = self.lost.iter().find(|lost| lost.origin == id);

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::discover::Stamp;
-use super::follow::{FileIx, Followed, Interned, Log, LogIx, Lost, Origin, Phase, Slab, Source};
+use super::follow::{FileIx, Followed, Log, LogIx, Lost, Origin, Phase, Source};
 use super::identity::FileKey;
+use super::slab::{Interned, Slab};
 use super::state::{Change, TailState, TailStateError};
 use super::{FileEvent, FileStatus, Happening, Now, Pace, SourceSums, TailerConfig, Weight};
 use crate::config::FileSource;
@@ -39,6 +40,8 @@ pub struct Tailer {
     /// Siblings that are none of ours: they were there when their log was first seen, or are
     /// older.
     pub(super) ignored: HashSet<FileKey>,
+    /// Files of which the store has nothing under these origins.
+    pub(super) strangers: HashSet<(FileKey, OriginId)>,
     /// Files to bind.
     pub(super) fresh: VecDeque<FileIx>,
     pub(super) examining: VecDeque<FileIx>,
@@ -119,6 +122,7 @@ impl Tailer {
             dirs: BTreeMap::new(),
             thresholds: HashMap::new(),
             ignored: HashSet::new(),
+            strangers: HashSet::new(),
             fresh: VecDeque::new(),
             examining: VecDeque::new(),
             adopting: Vec::new(),

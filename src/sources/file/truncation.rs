@@ -221,16 +221,21 @@ impl Tailer {
             (file.verify, file.extra().cut_asked) = (true, false);
             return;
         }
-        let (doubtful, encoding) = (file.extra().doubtful, file.encoding);
-        if file.extra().short {
+        let (doubtful, short, encoding) =
+            (file.extra().doubtful, file.extra().short, file.encoding);
+        let mut marker = file.marker;
+        if short || encoding != Encoding::Plain {
             let looked = self
                 .open_itself(ix)
                 .and_then(|open| reader::line_end_and_marker(open, encoding, first));
-            let copy = looked.as_ref().map_or(true, |(whole, _)| first >= *whole);
-            if let (Ok((_, marker)), Some(file)) = (&looked, self.files.get_mut(ix)) {
-                file.marker = *marker;
-            }
-            if copy {
+            let Ok((whole, there)) = looked else {
+                // asked again when it can be read
+                if let Some(file) = self.files.get_mut(ix) {
+                    file.extra().cut_asked = false;
+                }
+                return;
+            };
+            if short && first >= whole {
                 if let Some(origin) = self.origins.get_mut(&id) {
                     origin.file = None;
                 }
@@ -238,16 +243,15 @@ impl Tailer {
                     (file.origin, file.handed, file.marker) = (0, 0, 0);
                 }
                 self.unaccounted = true;
-                // one that cannot be read now is looked at again
-                return if looked.is_ok() { self.is_copy(ix, id) } else { self.wait(ix, 1000) };
+                return self.is_copy(ix, id);
             }
+            marker = there;
         }
         if doubtful && first <= nothing {
             return self.regrown(ix, id);
         }
         let Some(file) = self.files.get_mut(ix) else { return };
         if first <= end {
-            let marker = file.marker;
             let extra = file.extra();
             (extra.first, extra.first_marker) = (Some(first), marker);
             file.phase = Phase::Birth;
@@ -286,6 +290,7 @@ impl Tailer {
         self.detach_unwatched(ix, id);
         let sibling = self.has_sibling_name(ix);
         let Some(file) = self.files.get_mut(ix) else { return };
+        self.strangers.insert((file.key, id));
         file.unseen |= sibling; // its content is younger than what it held before
         (file.origin, file.handed, file.marker, file.sure) = (0, 0, 0, 0);
         file.extra = None;

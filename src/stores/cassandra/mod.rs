@@ -13,7 +13,7 @@ use scylla::client::session::Session;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{Answer, InFlight, Store, StoreError, Written};
+use super::{Answer, InFlight, Store, StoreError, StoredText, Written};
 use crate::batch::Batch;
 use crate::config;
 use crate::key::{Layout, Partition, RowKey, Table};
@@ -358,10 +358,10 @@ impl Store for CassandraStore {
         })
     }
 
-    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
+    fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         Box::pin(async move {
             let link = self.link().await?;
-            self.note(link.reads.messages(&link.session, rows).await)
+            self.note(link.reads.texts(&link.session, rows).await)
         })
     }
 

@@ -21,7 +21,9 @@ use super::stored::{ApplicationRow, InfrastructureRow, accepts, columns};
 use super::{CassandraStore, Link, origins};
 use crate::key::{Partition, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
-use crate::stores::{Answer, CountKey, KeyVisitor, LogReader, Page, RowQuery, StoreError};
+use crate::stores::{
+    Answer, CountKey, KeyVisitor, LogReader, Page, RowQuery, StoreError, StoredText,
+};
 
 /// How long a list of days or sources holds: `logs -f` asks every moment.
 const FRESH_MS: u64 = 2000;
@@ -75,15 +77,15 @@ impl Statements {
         }
     }
 
-    /// The messages of the rows with these keys.
-    pub(super) async fn messages(
+    /// What the rows with these keys say.
+    pub(super) async fn texts(
         &self,
         session: &Arc<Session>,
         rows: &[(Partition, RowKey)],
-    ) -> Result<Vec<Option<String>>, StoreError> {
+    ) -> Result<Vec<Option<StoredText>>, StoreError> {
         let jobs = rows.iter().enumerate().map(|(index, (partition, key))| {
             let (session, partition, key) = (Arc::clone(session), partition.clone(), *key);
-            let statement = self.of(partition.table).message.clone();
+            let statement = self.of(partition.table).text.clone();
             async move {
                 let values = (
                     CqlDate(cql_date(partition.day)),
@@ -93,20 +95,24 @@ impl Statements {
                     key.origin,
                     key.offset_bytes,
                 );
-                let found: Vec<(Option<String>,)> =
+                let found: Vec<(Option<String>, Option<String>)> =
                     all_rows(&session, &statement, values, PagingState::start()).await?;
-                Ok((index, found.into_iter().next().map(|(text,)| text.unwrap_or_default())))
+                let text = found.into_iter().next().map(|(message, metadata)| StoredText {
+                    message: message.unwrap_or_default(),
+                    metadata: metadata.unwrap_or_default(),
+                });
+                Ok((index, text))
             }
         });
-        let mut messages = vec![None; rows.len()];
-        at_once(jobs.collect::<Vec<_>>(), |(index, message)| {
-            if let Some(slot) = messages.get_mut(index) {
-                *slot = message;
+        let mut texts = vec![None; rows.len()];
+        at_once(jobs.collect::<Vec<_>>(), |(index, text)| {
+            if let Some(slot) = texts.get_mut(index) {
+                *slot = text;
             }
             true
         })
         .await?;
-        Ok(messages)
+        Ok(texts)
     }
 }
 

@@ -29,7 +29,7 @@ const AHEAD_MAX: usize = 8;
 pub(super) struct StatementsOfTable {
     newest: PreparedStatement,
     oldest: PreparedStatement,
-    pub(super) message: PreparedStatement,
+    pub(super) text: PreparedStatement,
     pub(super) keys: PreparedStatement,
 }
 
@@ -60,10 +60,10 @@ impl StatementsOfTable {
                 format!("{rows} ORDER BY timestamp ASC, origin ASC, offset_bytes ASC LIMIT ?"),
             )
             .await?,
-            message: prepare_read(
+            text: prepare_read(
                 session,
                 format!(
-                    "SELECT message {from} {partition} \
+                    "SELECT message, metadata {from} {partition} \
                      AND timestamp = ? AND origin = ? AND offset_bytes = ?"
                 ),
             )

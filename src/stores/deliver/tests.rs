@@ -16,7 +16,7 @@ use crate::ledger::{
 };
 use crate::record::Level;
 use crate::state::Post;
-use crate::stores::{Answer, Written};
+use crate::stores::{Answer, StoredText, Written};
 
 const NOW_MS: i64 = 1_795_341_600_000;
 
@@ -131,7 +131,7 @@ impl Store for ScriptedStore {
         done(Vec::new())
     }
 
-    fn messages<'a>(&'a self, _: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
+    fn texts<'a>(&'a self, _: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         done(Vec::new())
     }
 

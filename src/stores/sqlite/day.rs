@@ -19,7 +19,7 @@ use rusqlite::{Connection, Statement, ToSql};
 use super::files::{self, Inode};
 use crate::batch::{ApplicationColumns, Batch, Row};
 use crate::key::Table;
-use crate::stores::StoreError;
+use crate::stores::{StoreError, StoredText};
 
 /// Version of the tables, in `user_version`.
 const VERSION: u32 = 1;
@@ -121,21 +121,25 @@ impl DayFile {
     /// # Errors
     ///
     /// With the path and what to do.
-    pub fn message(
+    pub fn text(
         &self,
         table: Table,
         source: &str,
         key: crate::key::RowKey,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<StoredText>, StoreError> {
         let ask = || {
             let sql = format!(
-                "SELECT message FROM {} WHERE source = ? AND timestamp = ? AND origin = ? \
+                "SELECT message, metadata FROM {} WHERE source = ? AND timestamp = ? AND origin = ? \
                  AND offset_bytes = ?",
                 table.name()
             );
             let key = (source, key.timestamp_ms, key.origin, key.offset_bytes);
             let mut statement = self.connection.prepare_cached(&sql)?;
-            rusqlite::OptionalExtension::optional(statement.query_row(key, |row| row.get(0)))
+            let found = statement.query_row(key, |row| {
+                let metadata: Option<String> = row.get(1)?;
+                Ok(StoredText { message: row.get(0)?, metadata: metadata.unwrap_or_default() })
+            });
+            rusqlite::OptionalExtension::optional(found)
         };
         ask().map_err(|error| files::refused(&self.path, &error))
     }

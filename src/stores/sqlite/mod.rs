@@ -17,7 +17,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{Answer, InFlight, Store, StoreError, Written};
+use super::{Answer, InFlight, Store, StoreError, StoredText, Written};
 use crate::batch::{BATCH_BYTES_MAX, Batch};
 use crate::key::{Layout, Partition, RowKey, Table};
 use crate::ledger::{
@@ -199,11 +199,13 @@ impl Store for SqliteStore {
         self.read(move |connection| facts::last_spans(connection, &origins))
     }
 
-    fn messages<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<String>>> {
+    fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         let rows = rows.to_vec();
-        Box::pin(self.ask(|reply| {
-            Work::Ask(Box::new(move |writer| drop(reply.send(writer.messages(&rows)))))
-        }))
+        Box::pin(
+            self.ask(|reply| {
+                Work::Ask(Box::new(move |writer| drop(reply.send(writer.texts(&rows)))))
+            }),
+        )
     }
 
     fn origins<'a>(&'a self, machine: Option<&'a str>) -> Answer<'a, Vec<StoredOrigin>> {

@@ -16,7 +16,7 @@ use super::files::{self, Inode};
 use super::{NAME, Options, index};
 use crate::batch::Batch;
 use crate::key::{Partition, RowKey};
-use crate::stores::{StoreError, Written};
+use crate::stores::{StoreError, StoredText, Written};
 
 /// Where an answer goes.
 pub type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -286,24 +286,24 @@ impl Writer {
         }
     }
 
-    /// Which of these rows are there.
+    /// What these rows say, where they are there.
     ///
     /// # Errors
     ///
     /// With the path and what to do.
-    pub fn messages(
+    pub fn texts(
         &mut self,
         rows: &[(Partition, RowKey)],
-    ) -> Result<Vec<Option<String>>, StoreError> {
-        let mut messages = Vec::with_capacity(rows.len());
+    ) -> Result<Vec<Option<StoredText>>, StoreError> {
+        let mut texts = Vec::with_capacity(rows.len());
         for (Partition { table, day, source, .. }, key) in rows {
             // never makes a file: asking must leave no trace
             let there = files::day_path(&self.dir, *day).exists() && !self.expired(*day)?;
             let day = if there { Some(self.day(*day)?) } else { None };
-            let message = day.map(|day| day.message(*table, source, *key)).transpose()?;
-            messages.push(message.flatten());
+            let text = day.map(|day| day.text(*table, source, *key)).transpose()?;
+            texts.push(text.flatten());
         }
-        Ok(messages)
+        Ok(texts)
     }
 
     fn change(&mut self, changes: &[Change]) -> Result<(), StoreError> {

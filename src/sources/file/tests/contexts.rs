@@ -233,3 +233,24 @@ fn rules_that_change_while_bytes_are_read_again_begin_behind_those_of_the_earlie
     assert_eq!(all.len(), 2);
     assert_eq!((all[1].from_bytes, all[1].source.as_str()), (handed, "renamed"));
 }
+
+#[test]
+fn a_context_begins_where_a_finished_file_ended_records_of_several_lines() {
+    for (format, contexts_there) in [(Format::Syslog, 2), (Format::Json, 1)] {
+        let mut rig = Rig::new(&["a.log"]);
+        rig.sources[0].format = format;
+        rig.append("a.log", text(0..10));
+        rig.read();
+        rig.rename("a.log", "a.log.1");
+        rig.settle();
+        assert!(rig.stories[&1].finished);
+        let all = contexts(&rig, 1);
+        assert_eq!(all.len(), contexts_there, "{format:?}");
+        rig.kill();
+        rig.append("a.log.1", text(10..20));
+        rig.settle();
+        rig.expect(&[0..20]);
+        assert!(all[all.len() - 1].same_rules(&all[0]));
+        assert!(contexts_there == 1 || all[1].from_bytes == text(0..10).len() as u64);
+    }
+}

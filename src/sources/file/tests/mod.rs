@@ -19,6 +19,7 @@ use crate::parse::Format;
 use crate::sources::{Buffers, CHUNK_BYTES_MAX};
 
 mod contexts;
+mod cuts;
 mod lifecycle;
 mod random;
 mod rotations;

@@ -449,27 +449,3 @@ fn a_file_that_was_copied_to_another_inode_or_restored_goes_on() {
     assert_eq!(rig.stories.len(), 1);
     assert_eq!(rig.receipts, []);
 }
-
-#[test]
-fn a_file_that_was_cut_back_goes_on_with_the_first_line_that_is_not_stored() {
-    for running in [false, true] {
-        let mut rig = Rig::new(&["a.log"]);
-        rig.append("a.log", text(0..100));
-        rig.read();
-        rig.append("a.log", text(100..200));
-        rig.read();
-        rig.append("a.log", text(200..300));
-        rig.read();
-        if !running {
-            rig.kill();
-        }
-        let file = OpenOptions::new().write(true).open(rig.path("a.log")).unwrap();
-        file.set_len(text(0..250).len() as u64).unwrap();
-        rig.append("a.log", text(400..450));
-        rig.settle();
-        rig.expect(&[0..300, 400..450]);
-        assert_eq!(rig.cuts, [(1, text(0..250).len() as u64)]);
-        assert_eq!(rig.receipts.len(), 1);
-        assert_eq!(rig.receipts[0].cause, crate::ledger::Cause::CutBack);
-    }
-}

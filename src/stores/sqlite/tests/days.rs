@@ -19,8 +19,8 @@ fn rows_for_a_day_that_retention_has_dropped_are_expired_and_make_no_file() {
     let young = one("syslog", DAY + DAY_MS, 0, "", 1).partition.clone();
     let young_key = RowKey { timestamp_ms: DAY + DAY_MS, origin: 7, offset_bytes: 10 };
     let asked = [(old, key), (young.clone(), young_key), (young, key)];
-    let young = Some("young".to_owned());
-    assert_eq!(block_on(store.messages(&asked)).unwrap(), [None, young, None]);
+    let young = Some(StoredText { message: "young".to_owned(), metadata: String::new() });
+    assert_eq!(block_on(store.texts(&asked)).unwrap(), [None, young, None]);
 }
 
 fn in_wal_mode(path: &Path) -> bool {
