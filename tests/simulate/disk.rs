@@ -277,6 +277,7 @@ impl Disk {
             Encoding::Plain => "",
             Encoding::Gzip => ".gz",
             Encoding::Zstd => ".zst",
+            Encoding::Spool => unreachable!("it is no file"),
         };
         let number_of = |inode: &Inode| -> Option<u32> {
             let name = inode.path.as_ref()?.display().to_string();

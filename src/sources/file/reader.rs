@@ -329,6 +329,7 @@ mod tests {
                 let bytes = zstd::stream::encode_all(text, 1).unwrap();
                 file.write_all(&bytes).unwrap();
             }
+            Encoding::Spool => unreachable!("it is no file"),
         }
         std::io::Seek::rewind(&mut file).unwrap();
         file
