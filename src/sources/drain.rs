@@ -178,12 +178,13 @@ impl Drain {
         if self.listed >= active {
             return Ok(());
         }
+        // the active one may not be made yet
         for number in spool::segments(&self.config.dir)? {
             if number > self.listed && number <= active {
                 self.segments.insert(number, Segment::default());
+                self.listed = number;
             }
         }
-        self.listed = active;
         Ok(())
     }
 
@@ -232,7 +233,10 @@ impl Drain {
             return Ok(());
         }
         // only when it grows no more is it known how much of it counts
-        let seal = if closed { sealed(&self.config.dir, number)? } else { None };
+        let seal = match self.usage.sealed(number) {
+            None if closed => sealed(&self.config.dir, number)?,
+            seal => seal,
+        };
         let again = segment.reader.is_some();
         segment.reader = Some(SegmentReader::open(&self.config.dir, number, seal)?);
         segment.opened_active = !closed;

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 pub mod reader;
 mod segment;
@@ -86,6 +87,7 @@ impl SpoolError {
 pub struct Usage {
     bytes: AtomicU64,
     active: AtomicU64,
+    sealed: Mutex<Vec<Sealed>>,
 }
 
 impl Usage {
@@ -99,6 +101,18 @@ impl Usage {
     #[must_use]
     pub fn active(&self) -> u64 {
         self.active.load(Ordering::Acquire)
+    }
+
+    /// How much of a segment counts, if its last commit failed in this run.
+    #[must_use]
+    pub fn sealed(&self, number: u64) -> Option<Sealed> {
+        let sealed = self.sealed.lock().unwrap_or_else(PoisonError::into_inner);
+        sealed.iter().find(|one| one.segment == number).copied()
+    }
+
+    fn seal(&self, sealed: Sealed, next: u64) {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner).push(sealed);
+        self.active.store(next, Ordering::Release);
     }
 
     fn add(&self, bytes: u64) {

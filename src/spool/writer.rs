@@ -234,6 +234,9 @@ impl Writer {
                     return true;
                 }
                 Err(error) => {
+                    if matches!(error, SpoolError::Full { .. }) {
+                        self.close_segment();
+                    }
                     if !std::mem::replace(&mut self.troubled, true) {
                         (self.config.troubled)(Some(&error));
                     }
@@ -293,13 +296,21 @@ impl Writer {
                 (self.config.committed)(began.elapsed());
                 Ok(())
             }
-            Err(error @ SpoolError::Full { .. }) => Err(error),
             Err(error) => {
                 // whether it is there cannot be known: it is written again to another segment
-                self.sealed = Some(Sealed { segment: segment.number, blocks: segment.blocks });
-                self.segment = None;
+                self.close_segment();
                 Err(error)
             }
+        }
+    }
+
+    /// Writes no more to this segment, so that it can be drained and deleted before the next one
+    /// is made.
+    fn close_segment(&mut self) {
+        if let Some(segment) = self.segment.take() {
+            let sealed = Sealed { segment: segment.number, blocks: segment.blocks };
+            self.sealed = Some(sealed);
+            self.usage.seal(sealed, self.next_number);
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod cassandra;
 pub mod chaos;
+pub mod client;
 pub mod ledger;
 pub mod rows;
 pub mod site;

@@ -69,7 +69,7 @@ impl Site {
         fs::create_dir(dir.path().join("log")).unwrap();
         let runs = AtomicU32::new(0);
         let (http, daemon_extra) = (String::new(), String::new());
-        Self { dir, kind: Kind::Sqlite, http, daemon_extra, runs }
+        Self { dir, kind: Kind::Sqlite, http, daemon_extra, socket: String::new(), runs }
     }
 
     /// With `/metrics` and its neighbours on a free port.
