@@ -52,7 +52,8 @@ fn record(number: u64) -> String {
 
 fn all_arrived(site: &Site, expected: &Expected) {
     let arrived = within(PATIENCE, || expected.all_in(&site.rows()));
-    let missing = expected.must.iter().filter(|one| !site.rows().contains_key(one)).count();
+    let rows = site.rows();
+    let missing = expected.must.iter().filter(|one| !rows.contains_key(one)).count();
     assert!(arrived, "{missing} of {} are not there\n{}", expected.must.len(), site.said());
 }
 

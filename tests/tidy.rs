@@ -44,7 +44,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     (
         "daemon",
-        &["config", "parse", "state", "sources", "stores", "worker", "tracker", "telemetry"],
+        &[
+            "config",
+            "parse",
+            "state",
+            "spool",
+            "sources",
+            "stores",
+            "worker",
+            "tracker",
+            "telemetry",
+        ],
     ),
     (
         "cli",
@@ -52,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
             "parse",
             "state",
+            "spool",
             "sources",
             "stores",
             "worker",

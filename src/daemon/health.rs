@@ -355,10 +355,11 @@ impl Health {
             host: self.host.clone(),
             started_ms: self.started_ms,
             ready: ready.is_ok(),
-            problem: ready
-                .err()
-                .or_else(|| inner.state_problem.clone())
-                .or_else(|| inner.spool_problem.clone()),
+            problem: problem(&[
+                ready.err(),
+                inner.state_problem.clone(),
+                inner.spool_problem.clone(),
+            ]),
             store: self.store_status(&inner.store),
             sources: inner
                 .sources
@@ -394,4 +395,10 @@ fn new_source(name: &str) -> Source {
 /// The part of a message that says what kind of trouble it is; drivers add addresses and times.
 fn first_words(problem: &str) -> &str {
     problem.split(':').next().unwrap_or(problem)
+}
+
+/// All that is wrong, in one text.
+fn problem(all: &[Option<String>]) -> Option<String> {
+    let all: Vec<&str> = all.iter().flatten().map(String::as_str).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }

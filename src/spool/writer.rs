@@ -22,6 +22,10 @@ const COMMIT_BYTES_MAX: usize = 4 << 20;
 const LANES_MAX: usize = 1000;
 /// A client that was not used for so long is forgotten.
 const CLIENT_MS_MAX: i64 = 7 * 86_400_000;
+/// So much of its file system is left to `state.db`, up to a limit: without it no span could be
+/// written, and so nothing of the spool deleted.
+const ROOM_PART: u64 = 8;
+const ROOM_BYTES_MAX: u64 = 64 << 20;
 /// How often a spool that is full, or fails, is tried again.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
@@ -224,7 +228,11 @@ impl Writer {
         }
         loop {
             let over = self.usage.bytes() >= self.config.limit_bytes;
-            let written = if over { Err(self.over()) } else { self.write(&lanes, &clients) };
+            let written = if over {
+                Err(self.over())
+            } else {
+                self.leave_room().and_then(|()| self.write(&lanes, &clients))
+            };
             match written {
                 Ok(()) => {
                     if std::mem::take(&mut self.troubled) {
@@ -312,6 +320,19 @@ impl Writer {
             self.sealed = Some(sealed);
             self.usage.seal(sealed, self.next_number);
         }
+    }
+
+    /// The spool does not take the room that `state.db` needs to drain it.
+    fn leave_room(&self) -> Result<(), SpoolError> {
+        let dir = &self.config.dir;
+        let look = rustix::fs::statvfs(dir).map_err(|error| SpoolError::io(dir, &error.into()))?;
+        let (all, left) = (look.f_blocks * look.f_frsize, look.f_bavail * look.f_frsize);
+        let kept = (all / ROOM_PART).min(ROOM_BYTES_MAX);
+        if left > kept {
+            return Ok(());
+        }
+        let detail = format!("only {left} bytes are left, and the last {kept} are for state.db");
+        Err(SpoolError::Full { path: dir.clone(), detail })
     }
 
     fn over(&self) -> SpoolError {
