@@ -337,6 +337,46 @@ fn a_damaged_segment_is_set_aside_and_said_and_the_rest_goes_on() {
 }
 
 #[test]
+fn send_waits_for_the_receipt_and_tap_shows_what_comes() {
+    let site = site_with("");
+    let daemon = start(&site);
+    let mut tap = site.command(&["tap", "-n", "3"]);
+    let tap = tap.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // a tap sees what comes once it is there: so something comes until it has seen one
+    let sent = || site.run(&["send", "-l", "error", "-f", "host=db1", "ln00000001x", "failed"]);
+    let mut tap = Some(tap);
+    let mut keys = Vec::new();
+    eventually("the tap has seen three records", || {
+        let told = sent();
+        assert!(told.status.success(), "{}", support::site::told(&told));
+        keys.push(String::from_utf8(told.stdout).unwrap().trim().to_owned());
+        tap.as_mut().is_some_and(|tap| tap.try_wait().unwrap().is_some())
+    });
+    let seen = tap.take().unwrap().wait_with_output().unwrap();
+    let seen = String::from_utf8(seen.stdout).unwrap();
+    let one = r#"{"level":"ERROR","host":"db1","message":"ln00000001x failed"}"#;
+    assert_eq!(seen, format!("{one}\n{one}\n{one}\n"));
+    eventually("all rows are there", || site.logs().len() == keys.len());
+    let rows: std::collections::BTreeSet<String> = site
+        .logs()
+        .iter()
+        .map(|row| format!("{} {}", row["origin"], row["offset_bytes"]))
+        .collect();
+    assert_eq!(rows, keys.iter().cloned().collect(), "the printed keys are those of the rows");
+    for (arguments, code) in [
+        (&["send", "-l", "loud", "x"][..], 2),
+        (&["send", "-f", "novalue", "x"], 2),
+        (&["send", "--json", "[1]"], 2),
+        (&["send", "--socket", "/nowhere", "x"], 69),
+    ] {
+        assert_eq!(site.run(arguments).status.code(), Some(code), "{arguments:?}");
+    }
+    daemon.stop();
+    assert_eq!(site.run(&["send", "x"]).status.code(), Some(69), "nobody is there");
+    site.audit_is_clean();
+}
+
+#[test]
 fn hostile_clients_do_not_keep_an_honest_one_from_its_receipts() {
     let site = site_with("");
     let daemon = start(&site);

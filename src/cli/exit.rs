@@ -81,8 +81,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
                 Some(code_of_io(source))
             }
             DaemonError::Machine(error) => Some(code_of_io(error)),
-            DaemonError::Tail(_) => Some(IO),
-            DaemonError::Spool(_) => Some(IO),
+            DaemonError::Tail(_) | DaemonError::Spool(_) => Some(IO),
             DaemonError::Socket(error) => Some(match error {
                 SocketError::Bind { source, .. } => code_of_io(source),
                 SocketError::Taken { .. } => TRY_LATER,

@@ -21,9 +21,11 @@ pub mod parse;
 pub mod reload;
 pub mod run;
 pub mod schema;
+pub mod send;
 pub mod state;
 pub mod status;
 pub mod store;
+pub mod tap;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -82,6 +84,10 @@ pub enum Command {
     Parse(parse::Args),
     /// Show, search, count and follow stored rows
     Logs(Box<logs::Args>),
+    /// Send a record to the socket, like logger(1), and wait until it is on disk
+    Send(send::Args),
+    /// Show what clients send to the socket, as it comes
+    Tap(tap::Args),
     /// Prove that every byte of every file is accounted for
     Audit(audit::Args),
     /// Look at the state of this machine, or rebuild it from the store
@@ -110,6 +116,8 @@ impl Cli {
             Command::Run => run::run(&self.config),
             Command::Reload(args) => reload::run(args, &self.config, output),
             Command::Status(args) => status::run(args, &self.config, output),
+            Command::Send(args) => send::run(args, &self.config, output),
+            Command::Tap(args) => tap::run(args, &self.config, output),
             Command::Audit(args) => audit::run(args, &self.config, output),
             Command::State(args) => state::run(args, &self.config, output),
             Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),

@@ -1,6 +1,7 @@
-//! The control socket: `status` and `reload` for commands beside the daemon.
+//! The control socket: `status`, `reload` and `tap` for commands beside the daemon.
 //!
-//! One JSON object a line, one line back. Mode 0600: whoever may open it may ask.
+//! One JSON object a line, one line back (for a tap, one a record). Mode 0600: whoever may open it
+//! may ask.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,9 +11,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+
+use crate::sources::socket::Tap;
 
 /// Longest request, in bytes.
 const REQUEST_BYTES_MAX: u64 = 4096;
@@ -27,6 +32,8 @@ pub enum Request {
     Status,
     /// Read the configuration again.
     Reload,
+    /// The socket's records as they come, until the asker has gone.
+    Tap,
 }
 
 /// One question and where its answer goes: a line of JSON.
@@ -72,6 +79,7 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
 pub async fn serve(
     listener: UnixListener,
     questions: mpsc::Sender<Question>,
+    tap: Option<Tap>,
     stop: CancellationToken,
 ) {
     loop {
@@ -81,7 +89,7 @@ pub async fn serve(
         };
         match stream {
             Ok((stream, _)) => {
-                tokio::spawn(converse(stream, questions.clone()));
+                tokio::spawn(converse(stream, questions.clone(), tap.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the control socket cannot accept");
@@ -91,7 +99,7 @@ pub async fn serve(
     }
 }
 
-async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) {
+async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>, tap: Option<Tap>) {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut limited = tokio::io::BufReader::new(read.take(REQUEST_BYTES_MAX));
@@ -100,6 +108,10 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) {
         return;
     }
     let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(Request::Tap) => match tap {
+            Some(tap) => return pour(&tap, &mut write).await,
+            None => error_line("the socket is switched off: set [socket] stream or dgram"),
+        },
         Ok(request) => {
             let (sender, receiver) = oneshot::channel();
             if questions.send((request, sender)).await.is_err() {
@@ -111,6 +123,21 @@ async fn converse(stream: UnixStream, questions: mpsc::Sender<Question>) {
     };
     // a client that has gone needs no answer
     let _ = write.write_all(format!("{answer}\n").as_bytes()).await;
+}
+
+/// Sends records, a line of JSON each, until the asker has gone.
+async fn pour(tap: &Tap, write: &mut OwnedWriteHalf) {
+    let mut records = tap.subscribe();
+    loop {
+        let line = match records.recv().await {
+            Ok(record) => serde_json::json!({ "record": String::from_utf8_lossy(&record) }),
+            Err(RecvError::Lagged(missed)) => serde_json::json!({ "missed": missed }),
+            Err(RecvError::Closed) => return,
+        };
+        if write.write_all(format!("{line}\n").as_bytes()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// An answer that says what is wrong.
@@ -125,13 +152,24 @@ pub fn error_line(error: &str) -> String {
 ///
 /// Nobody listens, or the conversation breaks.
 pub fn ask(path: &Path, request: Request, wait: Duration) -> Result<String, ControlError> {
+    let broken = |source| ControlError::Broken { path: path.to_owned(), source };
+    let mut answers = listen_to(path, request)?;
+    answers.get_ref().set_read_timeout(Some(wait)).map_err(broken)?;
+    let mut answer = String::new();
+    answers.read_line(&mut answer).map_err(broken)?;
+    Ok(answer)
+}
+
+/// Asks the daemon that listens on `path`; its answers are to be read, a line each.
+///
+/// # Errors
+///
+/// Nobody listens.
+pub fn listen_to(path: &Path, request: Request) -> Result<BufReader<BlockingStream>, ControlError> {
     let absent = |source| ControlError::Absent { path: path.to_owned(), source };
     let broken = |source| ControlError::Broken { path: path.to_owned(), source };
     let mut stream = BlockingStream::connect(path).map_err(absent)?;
-    stream.set_read_timeout(Some(wait)).map_err(broken)?;
     let question = serde_json::to_string(&request).unwrap_or_default() + "\n";
     stream.write_all(question.as_bytes()).map_err(broken)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(broken)?;
-    Ok(answer)
+    Ok(BufReader::new(stream))
 }

@@ -100,11 +100,12 @@ impl Health {
 
     /// The spool cannot be written, or can be again.
     pub fn spool(&self, error: Option<&SpoolError>) {
-        match error {
-            Some(error) => tracing::error!(
+        if let Some(error) = error {
+            tracing::error!(
                 "{error}; clients of the socket are held back, datagrams are dropped and counted"
-            ),
-            None => tracing::info!("the spool takes records again"),
+            );
+        } else {
+            tracing::info!("the spool takes records again");
         }
         self.inner().spool_problem = error.map(ToString::to_string);
     }

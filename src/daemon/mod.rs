@@ -153,10 +153,11 @@ async fn live(
     let control = config.daemon.control.clone();
     let listener = control::bind(&control)
         .map_err(|source| DaemonError::Control { path: control.clone(), source })?;
-    tokio::spawn(control::serve(listener, questions, last.clone()));
+    let receiving = Receiving::start(&config, &health)?;
+    let tap = receiving.as_ref().map(Receiving::tap).cloned();
+    tokio::spawn(control::serve(listener, questions, tap, last.clone()));
     let stamps = Arc::new(Stamps::new(Arc::clone(&state))?);
     let tail = Arc::new(TailHandle::default());
-    let receiving = Receiving::start(&config, &health)?;
     let daemon = Daemon { config, state, store, health, stamps, tail, receiving, last, reload };
     let ended = daemon.run(wishes, asked).await;
     // the socket's absence tells `status` that nobody is there
@@ -269,6 +270,7 @@ impl Daemon {
         match request {
             Request::Status => serde_json::to_string(&self.health.status())
                 .unwrap_or_else(|error| error_line(&error.to_string())),
+            Request::Tap => error_line("a tap is no question"),
             Request::Reload => match self.take_over(waits) {
                 Ok(notes) => serde_json::json!({ "reloaded": true, "notes": notes }).to_string(),
                 Err(error) => error_line(&error),

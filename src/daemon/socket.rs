@@ -24,7 +24,7 @@ use crate::metrics::SocketMetrics;
 use crate::sources::Input;
 use crate::sources::drain::{Drain, DrainConfig, DrainEvent};
 use crate::sources::file::random_id;
-use crate::sources::socket::{Counts, Limits, Listening, Places, Shared};
+use crate::sources::socket::{Counts, Limits, Listening, Places, Shared, Tap};
 use crate::spool::{Spool, SpoolConfig, SpoolError, Usage};
 use crate::state::State;
 
@@ -106,9 +106,9 @@ impl Receiving {
         Ok(Some(Self { dir, usage, shared, serving, writer, stop, drain }))
     }
 
-    /// Records from now on, as they come.
+    /// Where records can be had as they come.
     #[must_use]
-    pub fn tap(&self) -> tokio::sync::broadcast::Receiver<Arc<[u8]>> {
+    pub fn tap(&self) -> &Tap {
         self.shared.tap()
     }
 

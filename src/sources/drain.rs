@@ -214,7 +214,7 @@ impl Drain {
                 self.begin_lanes(number, now_ms, out)?;
             }
             let Some(segment) = self.segments.get_mut(&number) else { return Ok(true) };
-            if !segment.hand_out(block, &*self.state, left, out)? {
+            if !segment.hand_out(&block, &*self.state, left, out)? {
                 return Ok(false); // the store does not know its origin yet
             }
         }
@@ -274,17 +274,14 @@ impl Drain {
                 detail: format!("its lane {:?} is unknown to this program", lane.name),
             })?;
             let record = self.config.record(&path, &lane);
-            let end = match self.known.get(&lane.origin) {
-                Some(known) => known.end,
-                None => {
-                    let (path, context) = (record.path.clone(), context.clone());
-                    let marker = marker(b"");
-                    let record = record.clone();
-                    let mtime_ns = now_ms.saturating_mul(1_000_000);
-                    new.push(NewOrigin { record, path, mtime_ns, marker, context });
-                    0
-                }
-            };
+            let known = self.known.get(&lane.origin);
+            if known.is_none() {
+                let (path, context) = (record.path.clone(), context.clone());
+                let (record, marker) = (record.clone(), marker(b""));
+                let mtime_ns = now_ms.saturating_mul(1_000_000);
+                new.push(NewOrigin { record, path, mtime_ns, marker, context });
+            }
+            let end = known.map_or(0, |known| known.end);
             let drained = Drained {
                 origin: lane.origin,
                 context,
@@ -406,7 +403,7 @@ impl Segment {
     /// `false` if it cannot be handed out yet.
     fn hand_out(
         &mut self,
-        block: Block,
+        block: &Block,
         state: &dyn TailState,
         left: &mut usize,
         out: &mut Vec<DrainEvent>,

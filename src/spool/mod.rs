@@ -17,7 +17,7 @@ pub mod writer;
 
 pub use reader::{Block, Lane, SegmentReader};
 pub use segment::Sealed;
-pub use writer::{Append, Part, Spool, SpoolConfig};
+pub use writer::{Append, Done, Part, Place, Spool, SpoolConfig};
 
 /// Longest block, in bytes.
 pub const BLOCK_BYTES_MAX: usize = 64 << 10;

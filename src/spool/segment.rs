@@ -1,6 +1,7 @@
 //! One segment: its tables, and what is written in one commit.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ pub(super) type Clients = BTreeMap<ClientKey, (u64, i64)>;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Written {
     pub id: i64,
+    pub origin: OriginId,
     pub end: u64,
 }
 
@@ -150,11 +152,12 @@ impl Segment {
                     "INSERT INTO blocks (id, lane, start, crc, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?;
                 for block in blocks {
-                    let lane = match next.get_mut(block.lane) {
-                        Some(lane) => lane,
-                        None => {
-                            let id = new_lane(&transaction, block.lane, new_origin(), now_ms)?;
-                            next.entry(block.lane.clone()).or_insert(Written { id, end: 0 })
+                    let lane = match next.entry(block.lane.clone()) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => {
+                            let origin = new_origin();
+                            let id = new_lane(&transaction, block.lane, origin, now_ms)?;
+                            new.insert(Written { id, origin, end: 0 })
                         }
                     };
                     last += 1;

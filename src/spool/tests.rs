@@ -35,12 +35,17 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Appends and waits until it is synced.
-async fn append(spool: &Spool, client: Option<(ClientKey, u64)>, lane: &str, bytes: &[u8]) {
+async fn append(
+    spool: &Spool,
+    client: Option<(ClientKey, u64)>,
+    lane: &str,
+    bytes: &[u8],
+) -> Place {
     let (done, synced) = tokio::sync::oneshot::channel();
     let parts = vec![Part { lane: lane.into(), bytes: bytes.to_vec() }];
-    let done = Box::new(move || done.send(()).unwrap());
+    let done = Box::new(move |places: &[Place]| done.send(places[0]).unwrap());
     assert!(spool.append(Append { client, parts, done }).await);
-    synced.await.unwrap();
+    synced.await.unwrap()
 }
 
 /// All bytes of each lane, as a reader finds them.
@@ -69,9 +74,12 @@ fn what_was_appended_is_there_after_the_writer_has_gone_by_lane_and_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, thread) = Spool::start(config(dir.path())).unwrap();
     block_on(async {
-        append(&spool, None, "a", b"one\n").await;
-        append(&spool, None, "b", b"two\n").await;
-        append(&spool, None, "a", b"three\n").await;
+        let one = append(&spool, None, "a", b"one\n").await;
+        let two = append(&spool, None, "b", b"two\n").await;
+        let three = append(&spool, None, "a", b"three\n").await;
+        assert_eq!(three, Place { offset_bytes: 4, ..one });
+        assert_eq!((one.offset_bytes, two.offset_bytes), (0, 0));
+        assert_ne!(one.origin, two.origin, "each lane is an origin");
     });
     drop(spool);
     thread.join().unwrap();
@@ -83,7 +91,7 @@ fn what_was_appended_is_there_after_the_writer_has_gone_by_lane_and_in_order() {
 #[test]
 fn a_client_is_known_after_a_restart_and_in_each_new_segment() {
     let dir = tempfile::tempdir().unwrap();
-    let line = [&[b'x'; 60_000][..], b"\n"].concat();
+    let line = [vec![b'x'; 60_000], b"\n".to_vec()].concat();
     let (spool, thread) = Spool::start(config(dir.path())).unwrap();
     block_on(async {
         append(&spool, Some((client(1), 7)), "a", b"one\n").await;

@@ -44,14 +44,32 @@ pub struct Append {
     pub client: Option<(ClientKey, u64)>,
     /// The lines, by lane.
     pub parts: Vec<Part>,
-    /// Called when all of it is synced.
-    pub done: Box<dyn FnOnce() + Send>,
+    /// Called when all of it is synced, with the place of each part.
+    pub done: Done,
 }
+
+/// Says that it is synced.
+pub type Done = Box<dyn FnOnce(&[Place]) + Send>;
+
+/// Where a part begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The origin of its lane.
+    pub origin: OriginId,
+    /// The offset in it.
+    pub offset_bytes: u64,
+}
+
+/// New blocks by lane.
+type NewBlocks = BTreeMap<Arc<str>, VecDeque<Vec<u8>>>;
 
 enum Message {
     Append(Append),
     Meet { client: ClientKey, answer: Box<dyn FnOnce(u64) + Send> },
 }
+
+/// Hears of errors, and of their end.
+pub type Troubled = Box<dyn Fn(Option<&SpoolError>) + Send>;
 
 /// How a spool is made.
 pub struct SpoolConfig {
@@ -68,7 +86,7 @@ pub struct SpoolConfig {
     /// Called after each commit, with the time it took.
     pub committed: Box<dyn Fn(Duration) + Send>,
     /// Called when it cannot write, and with `None` when it can again.
-    pub troubled: Box<dyn Fn(Option<&SpoolError>) + Send>,
+    pub troubled: Troubled,
     /// Ends it.
     pub stop: CancellationToken,
 }
@@ -144,6 +162,22 @@ impl Spool {
     }
 }
 
+/// Where the next part of each lane begins.
+#[derive(Default)]
+struct Places(BTreeMap<Arc<str>, Place>);
+
+impl Places {
+    /// The place of a part; they come in the order in which they were written.
+    fn take(&mut self, part: &Part) -> Place {
+        let Some(next) = self.0.get_mut(&part.lane) else {
+            return Place { origin: 0, offset_bytes: 0 };
+        };
+        let place = *next;
+        next.offset_bytes += part.bytes.len() as u64;
+        place
+    }
+}
+
 struct Writer {
     config: SpoolConfig,
     usage: Arc<Usage>,
@@ -206,12 +240,13 @@ impl Writer {
                 bytes += size(&more);
                 messages.push(more);
             }
-            if !self.commit(&messages) {
-                return;
-            }
+            let Some(mut places) = self.commit(&messages) else { return };
             for message in messages.drain(..) {
                 match message {
-                    Message::Append(append) => (append.done)(),
+                    Message::Append(append) => {
+                        let places = append.parts.iter().map(|part| places.take(part));
+                        (append.done)(&places.collect::<Vec<_>>());
+                    }
                     Message::Meet { client, answer } => {
                         answer(self.clients.get(&client).map_or(0, |(acked, _)| *acked));
                     }
@@ -220,11 +255,11 @@ impl Writer {
         }
     }
 
-    /// Writes all of it, however long that takes; `false` if the stop came first.
-    fn commit(&mut self, messages: &[Message]) -> bool {
+    /// Writes all of it, however long that takes; `None` if the stop came first.
+    fn commit(&mut self, messages: &[Message]) -> Option<Places> {
         let (lanes, clients) = self.gather(messages);
         if lanes.is_empty() && clients.is_empty() {
-            return true;
+            return Some(Places::default());
         }
         loop {
             let over = self.usage.bytes() >= self.config.limit_bytes;
@@ -234,12 +269,12 @@ impl Writer {
                 self.leave_room().and_then(|()| self.write(&lanes, &clients))
             };
             match written {
-                Ok(()) => {
+                Ok(places) => {
                     if std::mem::take(&mut self.troubled) {
                         (self.config.troubled)(None);
                     }
                     self.clients.extend(clients);
-                    return true;
+                    return Some(places);
                 }
                 Err(error) => {
                     if matches!(error, SpoolError::Full { .. }) {
@@ -249,7 +284,7 @@ impl Writer {
                         (self.config.troubled)(Some(&error));
                     }
                     if self.config.stop.is_cancelled() {
-                        return false;
+                        return None;
                     }
                     thread::sleep(TRY_EVERY);
                 }
@@ -258,9 +293,9 @@ impl Writer {
     }
 
     /// The lines of all messages, in blocks by lane, and the numbers of their clients.
-    fn gather(&self, messages: &[Message]) -> (BTreeMap<Arc<str>, VecDeque<Vec<u8>>>, Clients) {
+    fn gather(&self, messages: &[Message]) -> (NewBlocks, Clients) {
         let now_ms = (self.config.now_ms)();
-        let mut lanes: BTreeMap<Arc<str>, VecDeque<Vec<u8>>> = BTreeMap::new();
+        let mut lanes = NewBlocks::new();
         let mut clients = Clients::new();
         for message in messages {
             let Message::Append(append) = message else { continue };
@@ -280,11 +315,7 @@ impl Writer {
         (lanes, clients)
     }
 
-    fn write(
-        &mut self,
-        lanes: &BTreeMap<Arc<str>, VecDeque<Vec<u8>>>,
-        clients: &Clients,
-    ) -> Result<(), SpoolError> {
+    fn write(&mut self, lanes: &NewBlocks, clients: &Clients) -> Result<Places, SpoolError> {
         let full = |segment: &Segment| {
             segment.bytes >= self.config.segment_bytes || segment.lanes.len() >= LANES_MAX
         };
@@ -297,12 +328,24 @@ impl Writer {
             .flat_map(|(lane, blocks)| blocks.iter().map(move |bytes| NewBlock { lane, bytes }))
             .collect();
         let Some(segment) = &mut self.segment else { return Err(self.over()) };
-        let began = Instant::now();
+        let ends = |segment: &Segment| -> BTreeMap<Arc<str>, Place> {
+            let place = |lane: &Arc<str>| {
+                let written = segment.lanes.get(lane);
+                let (origin, offset_bytes) = written.map_or((0, 0), |one| (one.origin, one.end));
+                (Arc::clone(lane), Place { origin, offset_bytes })
+            };
+            lanes.keys().map(place).collect()
+        };
+        let (began, before) = (Instant::now(), ends(segment));
         match segment.write(&blocks, clients, now_ms, &mut self.config.new_origin) {
             Ok(bytes) => {
+                let mut places = ends(segment);
+                for (lane, place) in &mut places {
+                    place.offset_bytes = before.get(lane).map_or(0, |place| place.offset_bytes);
+                }
                 self.usage.add(bytes);
                 (self.config.committed)(began.elapsed());
-                Ok(())
+                Ok(Places(places))
             }
             Err(error) => {
                 // whether it is there cannot be known: it is written again to another segment

@@ -176,7 +176,7 @@ async fn receive(socket: UnixDatagram, shared: Arc<Shared>, stop: CancellationTo
             continue;
         }
         let counts = Arc::clone(shared.counts());
-        let done = Box::new(move || Counts::add(&counts.stored, records));
+        let done = Box::new(move |_: &[_]| Counts::add(&counts.stored, records));
         let append = Append { client: None, parts: load.take(), done };
         if shared.spool.try_append(append).is_err() {
             Counts::add(&shared.counts.refused, records);
@@ -194,7 +194,7 @@ fn datagram(bytes: &[u8], shared: &Arc<Shared>, load: &mut Load) {
     let whole = text.get(..RECORD_BYTES_MAX).filter(|head| head.len() < text.len());
     let frame = Frame { text: whole.unwrap_or(text), line_bytes: whole.map(|_| text.len() as u64) };
     let envelope = Envelope { at_ms: (shared.now_ms)(), ..Envelope::default() };
-    if load.add(frame, envelope, &shared.sources).is_some() {
+    if load.add(frame, envelope, &shared.sources).2.is_some() {
         Counts::add(&shared.counts.invalid, 1);
     }
 }

@@ -61,37 +61,37 @@ pub struct Load {
 }
 
 impl Load {
-    /// Adds a record; answers why it is not understood.
+    /// Adds a record; answers its part and offset there, and why it is not understood.
     pub fn add(
         &mut self,
         frame: Frame<'_>,
         envelope: Envelope,
         sources: &Sources,
-    ) -> Option<&'static str> {
+    ) -> (usize, u64, Option<&'static str>) {
         let Nature { sent, source, fault } = nature(frame.text);
         let fault = if frame.line_bytes.is_some() { Some("it is too long") } else { fault };
         let known = self.last.as_ref().filter(|(kind, name, _)| *kind == sent && *name == source);
-        let at = match known {
-            Some(&(_, _, at)) => at,
-            None => {
-                let lane = sources.lane(sent, source.as_deref());
-                let at = self.parts.iter().position(|part| part.lane == lane);
-                let at = at.unwrap_or_else(|| {
-                    self.parts.push(Part { lane, bytes: Vec::new() });
-                    self.parts.len() - 1
-                });
-                self.last = Some((sent, source, at));
-                at
-            }
+        let at = if let Some(&(_, _, at)) = known {
+            at
+        } else {
+            let lane = sources.lane(sent, source.as_deref());
+            let at = self.parts.iter().position(|part| part.lane == lane);
+            let at = at.unwrap_or_else(|| {
+                self.parts.push(Part { lane, bytes: Vec::new() });
+                self.parts.len() - 1
+            });
+            self.last = Some((sent, source, at));
+            at
         };
+        let mut before = 0;
         if let Some(part) = self.parts.get_mut(at) {
-            let before = part.bytes.len();
+            before = part.bytes.len();
             Envelope { line_bytes: frame.line_bytes, ..envelope }
                 .write(frame.text, &mut part.bytes);
             self.bytes += part.bytes.len() - before;
         }
         self.records += 1;
-        fault
+        (at, before as u64, fault)
     }
 
     /// Whether it is as much as is handed over at once.

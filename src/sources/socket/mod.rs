@@ -82,6 +82,9 @@ impl Counts {
     }
 }
 
+/// Copies of records, to whoever subscribes.
+pub type Tap = tokio::sync::broadcast::Sender<Arc<[u8]>>;
+
 /// What all sessions share.
 pub struct Shared {
     spool: Spool,
@@ -90,7 +93,7 @@ pub struct Shared {
     counts: Arc<Counts>,
     now_ms: fn() -> i64,
     /// Copies of records as they come, for `bitacora tap`.
-    tap: tokio::sync::broadcast::Sender<Arc<[u8]>>,
+    tap: Tap,
     /// Connections by user, and the clients that are connected.
     present: Mutex<Present>,
 }
@@ -121,7 +124,7 @@ impl Shared {
             sources: Sources::default(),
             counts: Arc::default(),
             now_ms,
-            tap: tokio::sync::broadcast::Sender::new(TAPPED_MAX),
+            tap: Tap::new(TAPPED_MAX),
             present: Mutex::default(),
         })
     }
@@ -132,10 +135,10 @@ impl Shared {
         &self.counts
     }
 
-    /// Records from now on, as they come.
+    /// Where records can be had as they come.
     #[must_use]
-    pub fn tap(&self) -> tokio::sync::broadcast::Receiver<Arc<[u8]>> {
-        self.tap.subscribe()
+    pub const fn tap(&self) -> &Tap {
+        &self.tap
     }
 
     fn tapped(&self, text: &[u8]) {

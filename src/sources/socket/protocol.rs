@@ -86,6 +86,8 @@ pub struct Hello {
     pub client: Option<u128>,
     /// The number of its first record.
     pub next: u64,
+    /// It wants to know the keys of its rows.
+    pub keys: bool,
 }
 
 /// Reads a first line; `None` if it is a record like any other.
@@ -96,10 +98,12 @@ pub struct Hello {
 #[must_use]
 pub fn hello(line: &[u8]) -> Option<Result<Hello, String>> {
     memchr::memmem::find(line, b"\"bitacora\"")?;
-    let (mut version, mut ack, mut client, mut next) = (None, false, None, None);
+    let (mut version, mut client, mut next) = (None, None, None);
+    let (mut ack, mut keys) = (false, false);
     let understood = json::members(line, |key, value| match (&*key, value) {
         (b"bitacora", Value::Number(number)) => version = Some(number),
         (b"ack", value) => ack = &*value.into_text() == b"true",
+        (b"keys", value) => keys = &*value.into_text() == b"true",
         (b"client", Value::Text(text)) => client = Some(text),
         (b"next", Value::Number(number)) => next = Some(number),
         _ => {}
@@ -112,7 +116,7 @@ pub fn hello(line: &[u8]) -> Option<Result<Hello, String>> {
         )));
     }
     if !ack {
-        return Some(Ok(Hello { client: None, next: 1 }));
+        return Some(Ok(Hello { client: None, next: 1, keys: false }));
     }
     let text = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
     let id = client.as_deref().map(text).and_then(|id| Uuid::try_parse(&id).ok());
@@ -123,7 +127,7 @@ pub fn hello(line: &[u8]) -> Option<Result<Hello, String>> {
     let Some(next) = next else {
         return Some(Err("next must be the number of the next record, from 1 on".to_owned()));
     };
-    Some(Ok(Hello { client: Some(id.as_u128()), next }))
+    Some(Ok(Hello { client: Some(id.as_u128()), next, keys }))
 }
 
 /// What a record is, as far as it decides where it goes.
@@ -202,8 +206,9 @@ mod tests {
         let id = "6f1c6a52-8b0e-4f43-9c37-3d3ab0d1a4cd";
         let asks = format!("{{\"bitacora\":1,\"ack\":true,\"client\":\"{id}\",\"next\":5}}");
         let client = Some(Uuid::parse_str(id).unwrap().as_u128());
-        assert_eq!(hello(asks.as_bytes()), Some(Ok(Hello { client, next: 5 })));
-        assert_eq!(hello(b"{\"bitacora\":1}"), Some(Ok(Hello { client: None, next: 1 })));
+        assert_eq!(hello(asks.as_bytes()), Some(Ok(Hello { client, next: 5, keys: false })));
+        let plain = Hello { client: None, next: 1, keys: false };
+        assert_eq!(hello(b"{\"bitacora\":1}"), Some(Ok(plain)));
         for refused in [
             "{\"bitacora\":2,\"ack\":true}",
             "{\"bitacora\":1,\"ack\":true,\"client\":\"me\",\"next\":1}",

@@ -1,6 +1,6 @@
 //! One connection: what it says becomes loads for the spool, and what the spool says receipts.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -15,12 +15,12 @@ use super::load::Load;
 use super::protocol::{Decoder, Frame, Hello, hello};
 use super::{Counts, Seat, Shared};
 use crate::parse::socket::Envelope;
-use crate::spool::{Append, ClientKey};
+use crate::spool::{Append, ClientKey, Place};
 
 /// What is read at once.
 const READ_BYTES: usize = 64 << 10;
-/// Answers to faulty records that wait for the client to read them.
-const FAULTS_WAITING_MAX: usize = 64;
+/// Answers that wait for the client to read them, besides receipts.
+const SAYS_WAITING_MAX: usize = 64;
 
 /// A client that numbers its records.
 struct Numbered {
@@ -31,7 +31,10 @@ struct Numbered {
     stored: u64,
     /// The last number that is synced.
     acked: watch::Sender<u64>,
-    faults: mpsc::Sender<(u64, &'static str)>,
+    /// Further answers.
+    says: mpsc::Sender<String>,
+    /// Number, part and offset of the records of the load, if the client wants to know their keys.
+    keys: Option<Vec<(u64, usize, u64)>>,
 }
 
 pub(super) struct Session {
@@ -135,8 +138,11 @@ impl Session {
         decoder.feed(bytes, |frame| self.record(frame, now_ms, false, &mut faults));
         self.decoder = decoder;
         if let Some(numbered) = &self.numbered {
-            for fault in faults {
-                if numbered.faults.send(fault).await.is_err() {
+            for (record, why) in faults {
+                let text = format!(
+                    "{{\"error\":\"{why}; it is kept as an unparsed row\",\"record\":{record}}}\n"
+                );
+                if numbered.says.send(text).await.is_err() {
                     return false; // nobody reads them any more
                 }
             }
@@ -171,7 +177,13 @@ impl Session {
             partial,
             line_bytes: frame.line_bytes,
         };
-        if let Some(fault) = self.load.add(frame, envelope, &self.shared.sources) {
+        let (part, offset, fault) = self.load.add(frame, envelope, &self.shared.sources);
+        if let Some((keys, number)) =
+            self.numbered.as_mut().and_then(|one| one.keys.as_mut()).zip(number)
+        {
+            keys.push((number, part, offset));
+        }
+        if let Some(fault) = fault {
             Counts::add(&self.shared.counts.invalid, 1);
             faults.extend(number.map(|number| (number, fault)));
         }
@@ -184,13 +196,19 @@ impl Session {
             return true;
         }
         let shared = Arc::clone(&self.shared);
-        let receipt = self.numbered.as_ref().map(|one| (one.acked.clone(), one.next - 1));
         let client = self.numbered.as_ref().map(|one| (one.key, one.next - 1));
-        let done = Box::new(move || {
+        let receipt = self.numbered.as_mut().map(|one| {
+            let keys = one.keys.as_mut().map(std::mem::take).unwrap_or_default();
+            (one.acked.clone(), one.next - 1, one.says.clone(), keys)
+        });
+        let done = Box::new(move |places: &[Place]| {
             shared.counts.stored.fetch_add(records, Ordering::Relaxed);
-            if let Some((acked, last)) = receipt {
-                acked.send_replace(last);
+            let Some((acked, last, says, keys)) = receipt else { return };
+            if !keys.is_empty() {
+                // a client that does not read learns its keys from the store
+                let _ = says.try_send(keys_line(&keys, places));
             }
+            acked.send_replace(last);
         });
         self.shared.spool.append(Append { client, parts: self.load.take(), done }).await
     }
@@ -206,8 +224,9 @@ impl Session {
         let Some(stored) = self.shared.spool.acked(key).await else { return false };
         let Some(writer) = writer.take() else { return false };
         let (acked, receipts) = watch::channel(stored);
-        let (faults, told) = mpsc::channel(FAULTS_WAITING_MAX);
-        self.numbered = Some(Numbered { key, next: asks.next, stored, acked, faults });
+        let (says, told) = mpsc::channel(SAYS_WAITING_MAX);
+        let keys = asks.keys.then(Vec::new);
+        self.numbered = Some(Numbered { key, next: asks.next, stored, acked, says, keys });
         tokio::spawn(answer(writer, stored, receipts, told));
         true
     }
@@ -229,17 +248,14 @@ async fn answer(
     mut writer: OwnedWriteHalf,
     stored: u64,
     mut receipts: watch::Receiver<u64>,
-    mut faults: mpsc::Receiver<(u64, &'static str)>,
+    mut says: mpsc::Receiver<String>,
 ) {
     let first = format!("{{\"bitacora\":1,\"acked\":{stored}}}\n");
     let mut sent = writer.write_all(first.as_bytes()).await;
     while sent.is_ok() {
         sent = tokio::select! {
             biased;
-            fault = faults.recv(), if !faults.is_closed() || !faults.is_empty() => match fault {
-                Some((record, why)) => say_fault(&mut writer, record, why).await,
-                None => Ok(()),
-            },
+            Some(text) = says.recv() => writer.write_all(text.as_bytes()).await,
             changed = receipts.changed() => {
                 if changed.is_err() {
                     return;
@@ -251,10 +267,13 @@ async fn answer(
     }
 }
 
-async fn say_fault(writer: &mut OwnedWriteHalf, record: u64, why: &str) -> io::Result<()> {
-    let text =
-        format!("{{\"error\":\"{why}; it is kept as an unparsed row\",\"record\":{record}}}\n");
-    writer.write_all(text.as_bytes()).await
+/// Number, origin and offset of each record.
+fn keys_line(keys: &[(u64, usize, u64)], places: &[Place]) -> String {
+    let keys = keys.iter().filter_map(|(number, part, offset)| {
+        let place = places.get(*part)?;
+        Some(format!("[{number},{},{}]", place.origin, place.offset_bytes + offset))
+    });
+    format!("{{\"keys\":[{}]}}\n", keys.collect::<Vec<_>>().join(","))
 }
 
 pub(super) async fn refuse(writer: &mut Option<OwnedWriteHalf>, why: &str) {
