@@ -382,6 +382,7 @@ class Client:
             except Exception as error:
                 self.errors += 1
                 self.last_error = f"{type(error).__name__}: {error}"
+                batch.append((position, lines.line_of_fault(item, error)))
         try:
             self._connection.add(batch)
         except OSError as error:

@@ -26,6 +26,7 @@ from django.utils.module_loading import import_string
 
 from . import context
 
+_own = logging.getLogger("bitacora_logging")
 _access = logging.getLogger("bitacora_logging.access")
 _SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 #: Where ``django.contrib.auth`` keeps the user's key in the session.
@@ -77,9 +78,13 @@ class Middleware:
         session_id = _session_id(request)
         if session_id is not None:
             context.session_id.set(session_id)
-        user_id = self._user_of(request)
-        if user_id is not None:
-            context.user_id.set(user_id)
+        try:
+            user_id = self._user_of(request)
+        except Exception:  # the view decides whether it can do without
+            _own.warning("the user of a request is unknown", exc_info=True)
+        else:
+            if user_id is not None:
+                context.user_id.set(user_id)
 
     def _bound(self, request: Any) -> Any:
         given = request.headers.get(self._header, "")
@@ -100,12 +105,12 @@ class Middleware:
         if user is not None:
             context.user_id.set(_id_of(user))
         fields: dict[str, Any] = {"method": request.method, "path": request.path}
+        outcome: int | str
         if status is not None:
             fields["status"] = outcome = status
-        elif isinstance(error, asyncio.CancelledError):
-            fields["outcome"] = outcome = "cancelled"
         else:
-            fields["outcome"] = outcome = type(error).__name__
+            gone = isinstance(error, asyncio.CancelledError)
+            fields["outcome"] = outcome = "cancelled" if gone else type(error).__name__
         fields["duration_ms"] = round((time.perf_counter() - began) * 1000, 3)
         _access.info("%s %s %s", request.method, request.path, outcome, extra=fields)
 
@@ -140,11 +145,12 @@ def _user_id_in_session(request: Any) -> context.Id:
     session = getattr(request, "session", None)
     if session is None or settings.SESSION_COOKIE_NAME not in request.COOKIES:
         return None
-    accessed = session.accessed
+    accessed = getattr(session, "accessed", None)
     try:
         key = session.get(_SESSION_USER)
     finally:
-        session.accessed = accessed
+        if accessed is not None:
+            session.accessed = accessed
     if isinstance(key, str) and key.isascii() and key.isdigit():
         return int(key)
     return key if key is None else str(key)
@@ -153,4 +159,4 @@ def _user_id_in_session(request: Any) -> context.Id:
 def _session_id(request: Any) -> str | None:
     """A name for the session. Its key would let whoever reads logs take it over."""
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    return hashlib.sha256(key.encode()).hexdigest()[:32] if key else None
+    return hashlib.sha256(key.encode(errors="replace")).hexdigest()[:32] if key else None

@@ -39,6 +39,17 @@ def line(item: Item, source: str | None) -> bytes:
     return encoded + b"\n"
 
 
+def line_of_fault(item: Item, error: Exception) -> bytes:
+    """The line of an item that cannot be made into its own line."""
+    fields = {
+        "level": "ERROR",
+        "message": repr(item[2])[:10_000],
+        "logger": "bitacora_logging",
+        "format_error": f"{type(error).__name__}: {error}"[:1_000],
+    }
+    return _bytes(fields) + b"\n"
+
+
 def _bytes(fields: Any) -> bytes:
     try:
         text = _encode(fields)

@@ -63,6 +63,8 @@ def note(
         stack = str(stack)
         size += len(stack)
     request_id = context.request_id.get()
+    if request_id is None and "request" in raw:  # Django says some things after the middleware
+        request_id = getattr(raw["request"], "request_id", None)
     user_id = context.user_id.get()
     session_id = context.session_id.get()
     noted = (
@@ -186,7 +188,9 @@ def _fields_of_dropped(noted: tuple[Any, ...]) -> Fields:
     }
 
 
-def _level(number: int) -> str:
+def _level(number: object) -> str:
+    if not isinstance(number, int):  # makeLogRecord asks for nothing
+        return "INFO"
     for below, name in _LEVEL_BELOW:
         if number < below:
             return name
