@@ -101,8 +101,9 @@ dgram = "{directory}/log.dgram"
 
     def rows(self, *arguments: str) -> list[Row]:
         """What is stored by now."""
-        command = [self.program, "logs", "--config", self.config, "-o", "json", "-n", "all"]
-        done = subprocess.run([*command, *arguments], capture_output=True, check=False)
+        command = [str(self.program), "logs", "--config", str(self.config)]
+        command += ["-o", "json", "-n", "all", *arguments]
+        done = subprocess.run(command, capture_output=True, check=False)
         assert done.returncode in (0, 1), done.stderr.decode()
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -180,7 +181,8 @@ def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
             "PYTHONPATH": str(PACKAGE / "src"),
         }
         done = subprocess.run(
-            [sys.executable, script],
+            # Newer Pythons warn of any fork beside threads.
+            [sys.executable, "-W", "ignore::DeprecationWarning", script],
             env=environment,
             capture_output=True,
             text=True,

@@ -32,7 +32,7 @@ def test_a_record_becomes_a_row_with_all_its_columns(daemon: Daemon, logged: Mak
     request = str(uuid.uuid4())
     with bind(request_id=request, user_id=7, session_id="s-1"):
         try:
-            _ = {}["absent"]
+            _ = dict[str, int]()["absent"]
         except KeyError:
             logger.exception("sold %d", 3, extra={"duration_ms": 12.5, "basket": {"items": [1]}})
     assert handler.flush(DEADLINE)
@@ -91,7 +91,8 @@ def test_kill_9_in_mid_stream_loses_nothing_and_repeats_nothing(
     writer = threading.Thread(target=log)
     writer.start()
     for kill in range(1, 4):
-        eventually(lambda kill=kill: handler.acked > kill * 3_000, "records are acknowledged")
+        enough = kill * 3_000
+        eventually(lambda: handler.acked > enough, "records are acknowledged")  # noqa: B023
         daemon.kill()
         daemon.start()
     writer.join()
@@ -165,7 +166,12 @@ def test_a_blocked_caller_goes_on_when_the_handler_closes(
     stopped_daemon: Daemon, logged: Make
 ) -> None:
     logger, handler = logged(stopped_daemon.socket, queue_records=10, when_full="block")
-    writer = threading.Thread(target=lambda: [logger.info("x") for _ in range(20)])
+
+    def log() -> None:
+        for _ in range(20):
+            logger.info("x")
+
+    writer = threading.Thread(target=log)
     writer.start()
     eventually(lambda: handler.stats()["queued"] == 10, "the queue is full")
     handler.close()

@@ -59,6 +59,8 @@ def call_at_end_of_child(function: Callable[[], None]) -> None:
 
 def say(text: str) -> None:
     """One line to stderr, if there is one."""
+    if sys.stderr is None:  # print() would take stdout
+        return
     try:
         print(f"bitacora-logging: {text}", file=sys.stderr)
     except Exception:

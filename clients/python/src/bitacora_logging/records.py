@@ -52,7 +52,7 @@ def note(
     for name in raw:
         if name not in _OWN:
             value = freeze(raw[name])
-            size += 100 + (len(value) if type(value) is str else 4 * _weight(value))
+            size += 100 + 4 * _weight(value)
             extras += name, value
     trace: tracebacks.Noted = ""
     if raw["exc_info"] or raw["exc_text"]:

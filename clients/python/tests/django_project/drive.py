@@ -13,9 +13,9 @@ import django
 
 django.setup()
 
-from django.contrib.auth.models import User  # noqa: E402
-from django.core.management import call_command  # noqa: E402
-from django.test import AsyncClient, Client  # noqa: E402
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.test import AsyncClient, Client
 
 SEEN = {}
 
