@@ -20,7 +20,7 @@ from bitacora_logging import Handler
 
 PACKAGE = Path(__file__).resolve().parent.parent
 #: How `bitacora logs` is asked for user events.
-EVENTS = ("--table", "user_events")
+EVENTS = ("--source", "user_events")
 DEADLINE = 30.0
 
 Row = dict[str, Any]
@@ -121,6 +121,11 @@ dgram = "{directory}/log.dgram"
         except AssertionError as error:
             raise AssertionError(f"{error}, but {len(seen)}: {seen[-3:]}") from None
         return seen
+
+
+def flat(row: Row) -> Row:
+    """A row whose columns and metadata stand side by side."""
+    return {**row["metadata"], **{name: row[name] for name in row if row[name] is not None}}
 
 
 @pytest.fixture
