@@ -184,3 +184,32 @@ assert os.wait()[1] == 0
     )
     run_script(text, daemon.socket)
     assert counted(daemon.wait_for(1)) == {"open": 1}
+
+
+def test_a_signal_handler_that_logs_in_the_middle_of_a_log_call_does_not_deadlock(
+    daemon: Daemon, run_script: Run
+) -> None:
+    text = (
+        BEGIN
+        + """
+import itertools, signal
+ticks = itertools.count()
+steady = 0
+def tick(*_):
+    log.info("tick %d", next(ticks))
+signal.signal(signal.SIGALRM, tick)
+signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    for _ in range(100): log.info("steady")
+    steady += 100
+    time.sleep(0.01)
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(next(ticks), steady)
+"""
+    )
+    done = run_script(text, daemon.socket)
+    ticks, steady = map(int, done.stdout.split())
+    assert ticks > 100
+    expected = {"steady": steady, **{f"tick {tick}": 1 for tick in range(ticks)}}
+    assert counted(daemon.wait_for(ticks + steady)) == expected

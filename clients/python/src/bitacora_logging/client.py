@@ -114,6 +114,7 @@ class Client:
         self._blocked = 0
         self._thread: threading.Thread | None = None
         self._start_after = 0.0
+        self._has_stand_in = False  # somebody starts the worker, or does its work
         self._connection = Connection(self.path, options.window_records, options.window_bytes)
         self._wait = 0.0
         self._retry_at = 0.0
@@ -240,16 +241,19 @@ class Client:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None or time.monotonic() < self._start_after:
+            now = time.monotonic()
+            if self._thread is not None or self._has_stand_in or now < self._start_after:
                 return
+            self._has_stand_in = True  # a signal handler may log in the middle of this
             _open.add(self)
             worker = threading.Thread(target=self._run, name="bitacora-logging", daemon=True)
             try:
                 worker.start()
+                self._thread = worker
             except RuntimeError:  # too many threads, or the interpreter ends: close() sends then
-                self._start_after = time.monotonic() + _START_AGAIN
-                return
-            self._thread = worker
+                self._start_after = now + _START_AGAIN
+            finally:
+                self._has_stand_in = False
         exits.call_at_end_of_child(end_all)
 
     def stats(self) -> Stats:
@@ -281,12 +285,19 @@ class Client:
 
     def _work_here(self, deadline: float, done: Callable[[], bool]) -> None:
         """Does the worker's work where no thread can be started: as the interpreter ends."""
-        while not done() and time.monotonic() < deadline:
-            try:
-                if self._step():
-                    return
-            except Exception as error:
-                self._failed(error)
+        with self._lock:
+            if self._has_stand_in:
+                return
+            self._has_stand_in = True
+        try:
+            while not done() and time.monotonic() < deadline:
+                try:
+                    if self._step():
+                        return
+                except Exception as error:
+                    self._failed(error)
+        finally:
+            self._has_stand_in = False
 
     def _step(self) -> bool:
         """One turn; true when there is nothing left to do for ever."""
