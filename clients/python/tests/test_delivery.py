@@ -141,6 +141,20 @@ def test_a_slow_daemon_never_holds_the_application_back(daemon: Daemon, logged: 
     assert "number 5000" in messages(rows)  # the oldest were dropped, not the newest
 
 
+def test_what_was_sent_is_not_flushed_until_its_receipt_came(daemon: Daemon, logged: Make) -> None:
+    logger, handler = logged(daemon.socket)
+    logger.info("number 0")
+    assert handler.flush(DEADLINE)
+    daemon.signal(signal.SIGSTOP)
+    for number in range(1, 10):
+        logger.info("number %d", number)
+    eventually(lambda: handler.stats()["in_flight"] == 9, "the records are on their way")
+    assert not handler.flush(0.2)
+    daemon.signal(signal.SIGCONT)
+    assert handler.flush(DEADLINE)
+    assert messages(daemon.wait_for(10)) == numbers(10)
+
+
 def test_the_policy_block_waits_and_drops_nothing(daemon: Daemon, logged: Make) -> None:
     logger, handler = logged(daemon.socket, queue_records=100, when_full="block")
     daemon.signal(signal.SIGSTOP)
