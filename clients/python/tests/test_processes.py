@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from conftest import Daemon, Row
+from conftest import Daemon, Row, eventually
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -67,7 +67,8 @@ time.sleep(0.1)
 """
     done = run_script(text, daemon.socket)
     assert "Traceback" not in done.stderr
-    assert counted(daemon.wait_for(10))["at exit"] == 1
+    eventually(lambda: counted(daemon.rows())["at exit"], "the record at exit is stored")
+    assert counted(daemon.rows())["at exit"] == 1
 
 
 def test_the_first_record_may_be_logged_as_the_program_ends(
