@@ -18,6 +18,8 @@ pub struct Client {
     next: u64,
     waiting: VecDeque<(u64, String)>,
     pub acked: u64,
+    /// A receipt and the lower one after it: what was acknowledged is gone.
+    pub taken_back: Option<(u64, u64)>,
     /// What the daemon said of records.
     pub errors: Vec<Value>,
     connection: Option<BufReader<UnixStream>>,
@@ -31,6 +33,7 @@ impl Client {
             next: 1,
             waiting: VecDeque::new(),
             acked: 0,
+            taken_back: None,
             errors: Vec::new(),
             connection: None,
         }
@@ -101,7 +104,9 @@ impl Client {
     }
 
     fn got(&mut self, acked: u64) {
-        assert!(acked >= self.acked, "a receipt was taken back: {acked} after {}", self.acked);
+        if acked < self.acked {
+            self.taken_back = Some((self.acked, acked));
+        }
         self.acked = acked;
         while self.waiting.front().is_some_and(|(number, _)| *number <= acked) {
             self.waiting.pop_front();
@@ -127,7 +132,8 @@ impl Client {
         }
     }
 
-    /// Waits until everything has its receipt; `false` if that takes too long.
+    /// Waits until everything has its receipt; `false` if that takes too long, or one was taken
+    /// back.
     pub fn settle(&mut self, patience: Duration) -> bool {
         let end = Instant::now() + patience;
         while !self.waiting.is_empty() {
@@ -140,7 +146,7 @@ impl Client {
             }
             self.poll();
         }
-        true
+        self.taken_back.is_none()
     }
 
     /// Breaks the connection off.
