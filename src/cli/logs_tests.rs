@@ -42,6 +42,7 @@ async fn store(dir: &std::path::Path) {
             day: day_of(time),
             source: source.into(),
             bucket: 0,
+            user: None,
         };
         let mut batch = Batch::new(partition, "web1".into());
         batch.text = format!("Row {number}").into_bytes();
@@ -50,7 +51,7 @@ async fn store(dir: &std::path::Path) {
             level: if number % 2 == 1 { Level::Error } else { Level::Info },
             message: 0..u32::try_from(batch.text.len()).unwrap(),
             metadata: 0..0,
-            application: None,
+            further: None,
         });
         store.write(batch.into()).await.unwrap();
     }

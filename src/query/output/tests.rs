@@ -17,7 +17,7 @@ const NOW: i64 = 1_795_349_032_250;
 fn a_json_row_has_the_columns_of_the_manual_in_order() {
     let mut row = row(NOW, "GET /pan HTTP/1.1");
     row.metadata = r#"{"status":"200","tags":["a"]}"#.into();
-    row.application = vec![("request_id", "r".into()), ("user_id", "7".into())];
+    row.further = vec![("request_id", "r".into()), ("user_id", "7".into())];
     let expected = concat!(
         r#"{"timestamp":"2026-11-22T12:03:52.250Z","source":"nginx/access","level":"INFO","#,
         r#""message":"GET /pan HTTP/1.1","metadata":{"status":"200","tags":["a"]},"#,
