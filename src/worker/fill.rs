@@ -222,3 +222,137 @@ impl Fill {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::batch::{EventColumns, Row};
+
+    const LIMITS: FillLimits =
+        FillLimits { batch_rows: 1000, batch_age_ms: 1000, open_bytes: 16 << 20 };
+
+    struct Events {
+        fill: Fill,
+        source: Arc<str>,
+        recent: Recent,
+        ready: Vec<Batch>,
+        rows: i64,
+    }
+
+    impl Events {
+        fn new(limits: FillLimits, layout: Option<Layout>) -> Self {
+            let layouts: Layouts = Box::new(move |_, _, _| layout);
+            let fill = Fill::new(limits, "web1".into(), layouts, Box::new(|_| 0));
+            let (source, recent) = (Table::Events.name().into(), Recent::default());
+            Self { fill, source, recent, ready: Vec::new(), rows: 0 }
+        }
+
+        fn of(&mut self, user: u128, text_bytes: usize, now_ms: u64) {
+            self.rows += 1;
+            let key = RowKey { timestamp_ms: 5, origin: 1, offset_bytes: self.rows };
+            let (source, level) = (&self.source, Level::Info);
+            let whose = Whose { table: Table::Events, source, group: 1, key, level, user };
+            self.fill.row(&whose, &mut self.recent, now_ms, &mut self.ready, |batch| {
+                batch.text.extend(std::iter::repeat_n(b'x', text_bytes));
+                batch.events.push(EventColumns { user_id: user, ..EventColumns::default() });
+                let (message, metadata, further) = (0..0, 0..0, None);
+                batch.rows.push(Row { key, level, message, metadata, further });
+            });
+        }
+
+        fn users(&self) -> Vec<Option<u128>> {
+            self.ready.iter().map(|batch| batch.partition.user).collect()
+        }
+    }
+
+    #[test]
+    fn users_have_batches_of_their_own_where_the_store_keeps_them_apart() {
+        for (layout, users) in [
+            (Some(Layout { slot_hours: 1, shards: 4 }), vec![Some(7), Some(0), Some(9)]),
+            (None, vec![None]),
+        ] {
+            let mut events = Events::new(LIMITS, layout);
+            for user in [7, 0, 9, 0, 7] {
+                events.of(user, 10, 0);
+            }
+            events.fill.flush(0, true, &mut events.ready);
+            assert_eq!(events.users(), users);
+            let rows: usize = events.ready.iter().map(|batch| batch.rows.len()).sum();
+            assert_eq!(rows, 5);
+            assert!(events.ready.iter().all(|batch| batch.partition.bucket == 0));
+        }
+    }
+
+    #[test]
+    fn batches_go_by_age_and_those_that_are_young_stay() {
+        let mut events = Events::new(LIMITS, Some(Layout::default()));
+        for (user, at_ms) in [(1, 0), (2, 400), (3, 900), (1, 950)] {
+            events.of(user, 10, at_ms);
+        }
+        events.fill.flush(999, false, &mut events.ready);
+        assert_eq!(events.users(), []);
+        events.fill.flush(1400, false, &mut events.ready);
+        assert_eq!(events.users(), [Some(1), Some(2)]);
+        events.of(1, 10, 1500);
+        events.fill.flush(1900, false, &mut events.ready);
+        assert_eq!(events.users(), [Some(1), Some(2), Some(3)]);
+        assert!(events.fill.has_open());
+    }
+
+    #[test]
+    fn open_batches_of_many_users_keep_their_limit_and_the_oldest_go_first() {
+        let limits = FillLimits { open_bytes: 1 << 20, ..LIMITS };
+        let mut events = Events::new(limits, Some(Layout::default()));
+        for user in 0..5000 {
+            events.of(user, 200, 0);
+            let open: usize = events.fill.slots.iter().map(|slot| slot.batch.held_bytes()).sum();
+            assert_eq!(open, events.fill.bytes);
+            assert!(open <= limits.open_bytes);
+        }
+        assert!(events.ready.len() > 4000, "{} had to go", events.ready.len());
+        let expected: Vec<_> = (0..events.ready.len() as u128).map(Some).collect();
+        assert_eq!(events.users(), expected);
+    }
+
+    #[test]
+    fn so_many_users_cost_no_more_each() {
+        let time = |users: u128| {
+            let limits = FillLimits { open_bytes: 1 << 30, ..LIMITS };
+            let mut events = Events::new(limits, Some(Layout::default()));
+            let began = Instant::now();
+            for number in 0..users * 2 {
+                events.of(number % users, 10, 0);
+            }
+            events.fill.flush(0, true, &mut events.ready);
+            assert_eq!(events.ready.len() as u128, users);
+            began.elapsed()
+        };
+        time(1000);
+        // a search through all open batches would take about 20 times 20 times as long
+        let (few, many) = (time(2000), time(40_000));
+        assert!(many < few * 100 + Duration::from_millis(50), "{few:?} and {many:?}");
+    }
+
+    #[test]
+    fn a_large_used_batch_is_not_wasted_on_one_user() {
+        let mut events = Events::new(LIMITS, Some(Layout::default()));
+        let partition = Partition {
+            table: Table::Application,
+            day: 0,
+            source: "app".into(),
+            bucket: 0,
+            user: None,
+        };
+        let mut large = Batch::new(partition, "web1".into());
+        large.text.reserve(BATCH_BYTES_MAX);
+        events.fill.recycle(large);
+        events.of(1, 10, 0);
+        events.fill.flush(0, true, &mut events.ready);
+        let batch = events.ready.pop().unwrap();
+        assert!(batch.text.capacity() < 1024);
+        events.fill.recycle(batch);
+        assert_eq!(events.fill.spare.len(), 1, "a small one would have to grow");
+    }
+}

@@ -32,6 +32,31 @@ fn a_json_row_has_the_columns_of_the_manual_in_order() {
 }
 
 #[test]
+fn a_user_event_has_the_columns_of_its_table() {
+    let mut row = row(NOW, "sale");
+    row.table = crate::key::Table::Events;
+    (row.source, row.host) = ("user_events".into(), String::new());
+    row.metadata = r#"{"bread":"2"}"#.into();
+    row.further = vec![("user_id", "u".into()), ("ip_address", "192.0.2.7".into())];
+    row.key.offset_bytes = 7;
+    let expected = concat!(
+        r#"{"user_id":"u","event_timestamp":"2026-11-22T12:03:52.250Z","#,
+        r#""event_id":"00000000-0000-8000-8800-000000000007","event_type":"sale","#,
+        r#""event_data":{"bread":"2"},"ip_address":"192.0.2.7","origin":1,"offset_bytes":7}"#,
+        "\n"
+    );
+    assert_eq!(printed(Look::Json, &row, false), expected);
+    assert_eq!(printed(Look::Short, &row, true), "Nov 22 12:03:52 u: sale {\"bread\":\"2\"}\n");
+    assert_eq!(
+        printed(Look::Csv, &row, false),
+        "user_id,event_timestamp,event_id,event_type,event_data,session_id,ip_address,user_agent,\
+         origin,offset_bytes\nu,2026-11-22T12:03:52.250Z,00000000-0000-8000-8800-000000000007,sale,\
+         \"{\"\"bread\"\":\"\"2\"\"}\",,192.0.2.7,,1,7\n"
+    );
+    assert!(printed(Look::Verbose, &row, false).contains("event_data.bread=2"));
+}
+
+#[test]
 fn an_access_log_shows_who_asked_and_what_was_answered() {
     let mut row = row(NOW, "GET /pan HTTP/1.1");
     row.metadata = r#"{"remote_addr":"192.0.2.4","status":"502","body_bytes_sent":"7"}"#.into();

@@ -180,6 +180,50 @@ mod tests {
         }
     }
 
+    fn events() -> Batch {
+        let mut batch = batch();
+        batch.partition.table = Table::Events;
+        batch.application.clear();
+        let session = batch.rows[0].message.clone();
+        for (number, row) in (0_u32..).zip(&mut batch.rows) {
+            row.further = Some(number);
+            batch.events.push(EventColumns {
+                user_id: u128::from(number),
+                session_id: Some(session.clone()),
+                ip_address: Some(std::net::IpAddr::from([192, 0, 2, 7])),
+                user_agent: None,
+            });
+        }
+        batch
+    }
+
+    #[test]
+    fn a_part_of_events_has_the_same_events() {
+        let whole = events();
+        let part = part(&whole, 1..3);
+        for (row, of) in part.rows.iter().zip(&whole.rows[1..]) {
+            let (columns, of) = (part.event_of(row).unwrap(), whole.event_of(of).unwrap());
+            assert_eq!((columns.user_id, columns.ip_address), (of.user_id, of.ip_address));
+            assert_eq!(part.text(columns.session_id.as_ref().unwrap()), b"message 0");
+            assert_eq!(columns.user_agent, None);
+        }
+    }
+
+    #[test]
+    fn a_letter_of_an_event_is_as_a_client_would_send_it() {
+        let batch = events();
+        let letter = letter_of(&batch, &batch.rows[1], "too large".to_owned(), 77);
+        assert_eq!(letter.message, "message 1", "its type");
+        let metadata: Value = serde_json::from_str(&letter.metadata).unwrap();
+        let wanted = serde_json::json!({
+            "event_data.path": "/a", "session_id": "message 0", "ip_address": "192.0.2.7",
+            "user_id": "00000000-0000-0000-0000-000000000001",
+        });
+        assert_eq!(metadata, wanted);
+        let nobody = letter_of(&batch, &batch.rows[0], String::new(), 0);
+        assert!(!nobody.metadata.contains("user_id"), "{}", nobody.metadata);
+    }
+
     #[test]
     fn a_letter_keeps_every_column() {
         let batch = batch();

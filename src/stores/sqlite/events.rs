@@ -85,10 +85,10 @@ pub fn statements<'c>(connection: &'c Connection, query: &RowQuery) -> Sql<Vec<S
 }
 
 /// A condition on the key, with its values.
-type Part = (String, Vec<Value>);
+pub(super) type Part = (String, Vec<Value>);
 
 /// The events after a key: the rest of its moment, then all other times.
-fn parts(query: &RowQuery) -> Vec<Part> {
+pub(super) fn parts(query: &RowQuery) -> Vec<Part> {
     let Some(after) = query.after else { return vec![(String::new(), Vec::new())] };
     let than = if query.newest_first { '<' } else { '>' };
     let (time, id) = (Value::from(after.timestamp_ms), Value::from(uuid_text(after.event_id())));

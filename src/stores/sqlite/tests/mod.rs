@@ -12,6 +12,7 @@ use crate::record::Level;
 use crate::stores::{CountKey, LogReader, Page, RowQuery, StoredRow};
 
 mod days;
+mod events;
 mod facts;
 
 /// 2026-11-22 00:00 UTC.
