@@ -20,10 +20,11 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use support::cassandra::{keyspace, shared};
 use support::client::Client;
 use support::rows::day_files;
 use support::site::{Daemon, Site, told};
-use support::{PATIENCE, Rng, eventually, pause_ms, seed};
+use support::{PATIENCE, Rng, eventually, pause_ms, seed, skip};
 
 /// Columns of a row as SQLite itself gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +44,13 @@ fn socket_of(site: &Site) -> PathBuf {
 
 fn site() -> Site {
     let mut site = Site::with_http();
+    listening(&mut site);
+    site
+}
+
+fn listening(site: &mut Site) {
     site.socket = format!("stream = {:?}\ndgram = \"\"", site.path("log.sock"));
     site.configure(&[]);
-    site
 }
 
 fn start(site: &Site) -> Daemon {
@@ -211,6 +216,46 @@ fn events_of_many_users_arrive_once_though_the_daemon_is_killed() {
     site.audit_is_clean();
     let counted = lines(&site, &["logs", "--events", "--count", "-o", "json"]);
     assert_eq!(counted, [json!({"count": EVENTS})]);
+}
+
+#[test]
+fn events_of_many_users_arrive_once_in_cassandra_though_the_daemon_is_killed() {
+    const EVENTS: u64 = 1500;
+    let name = "events_of_many_users_arrive_once_in_cassandra_though_the_daemon_is_killed";
+    let node = match shared() {
+        Ok(node) => node,
+        Err(why) => return skip(name, why),
+    };
+    let mut site = Site::on_cassandra(&[node], keyspace(), "");
+    listening(&mut site);
+    site.apply_schema();
+    let mut random = Rng(seed());
+    let mut daemon = start(&site);
+    let mut client = Client::new(&socket_of(&site));
+    let mut of_user_7 = 0;
+    for number in 0..EVENTS {
+        let user = random.range(0, 399);
+        of_user_7 += u64::from(user == 7);
+        let event = json!({"event_type": "click", "user_id": user, "event_data": {"n": number}});
+        client.send(&event.to_string());
+        if number % 500 == 499 {
+            pause_ms(random.range(0, 300));
+            daemon.kill();
+            daemon = start(&site);
+        }
+    }
+    assert!(client.settle(PATIENCE));
+    let count = json!({"source": "user_events", "count": EVENTS});
+    eventually("all are counted", || {
+        let counted = ["logs", "--events", "--count", "source", "-o", "json"];
+        lines(&site, &counted) == [count.clone()]
+    });
+    daemon.stop();
+    site.audit_is_clean();
+    let named = lines(&site, &["logs", "--events", "--user", "7", "-o", "json"]);
+    assert_eq!(named.len() as u64, of_user_7);
+    assert!(named.iter().all(|row| row["event_data"]["user_id"] == "7"));
+    answers(&site, &["logs", "--events"], 2, "name one by --user");
 }
 
 #[test]
