@@ -92,12 +92,12 @@ impl RowKey {
 
     /// The key of an event with this time and this id of [`RowKey::event_id`].
     #[must_use]
-    pub const fn of_event(timestamp_ms: i64, id: u128) -> Self {
+    pub fn of_event(timestamp_ms: i64, id: u128) -> Self {
         let bits = (id >> 80) << 74 | ((id >> 64) & 0xfff) << 62 | id & ((1 << 62) - 1);
         let offset = bits & ((1 << EVENT_OFFSET_BITS) - 1);
         // both have fewer than 64 bits
-        let (origin, offset) = ((bits >> EVENT_OFFSET_BITS) as u64, offset as u64);
-        let (origin, offset_bytes) = (origin.cast_signed(), offset.cast_signed());
+        let number = |bits| i64::try_from(bits).unwrap_or(i64::MAX);
+        let (origin, offset_bytes) = (number(bits >> EVENT_OFFSET_BITS), number(offset));
         Self { timestamp_ms, origin, offset_bytes }
     }
 }

@@ -92,10 +92,10 @@ pub struct Args {
     /// Only rows of this request
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
-    /// Only rows of application_logs of this user; with --events the events of this user
+    /// Only rows of applications of this user; with --events the events of this user
     #[arg(long, value_name = "ID")]
     pub user: Option<String>,
-    /// Only rows of application_logs of this session; with --events the events of it
+    /// Only rows of applications of this session; with --events the events of it
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
     /// Show user events, newest first, instead of log rows (`-s user_events` means the same).

@@ -103,7 +103,7 @@ mod tests {
     const ANA: &str = "0b0d7a0e-5a51-4c4b-9d0a-0123456789ab";
 
     struct Event {
-        event_type: String,
+        kind: String,
         user: Uuid,
         session: Option<String>,
         ip: Option<IpAddr>,
@@ -134,7 +134,7 @@ mod tests {
         let columns = batch.event_of(row).unwrap();
         let word = |slice| String::from_utf8(batch.text(slice).to_vec()).unwrap();
         Event {
-            event_type: word(&row.message),
+            kind: word(&row.message),
             user: Uuid::from_u128(columns.user_id),
             session: columns.session_id.as_ref().map(word),
             ip: columns.ip_address,
@@ -168,7 +168,7 @@ mod tests {
             ("shop", "north"),
             ("peer_pid", "4711"),
         ]));
-        assert_eq!((&*event.event_type, event.user.to_string().as_str()), ("sale", ANA));
+        assert_eq!((&*event.kind, event.user.to_string().as_str()), ("sale", ANA));
         assert_eq!(event.session.as_deref(), Some("s1"));
         assert_eq!(event.ip, Some("2001:db8::1".parse().unwrap()));
         assert_eq!(event.agent.as_deref(), Some("curl"));
@@ -226,7 +226,7 @@ mod tests {
         let mut record = Record::default();
         record.not_understood(b"{\"event_type\":");
         let event = event(&record);
-        assert_eq!(event.event_type, "");
+        assert_eq!(event.kind, "");
         assert_eq!(event.data, data(&[("message", "{\"event_type\":"), ("unparsed", "true")]));
     }
 }

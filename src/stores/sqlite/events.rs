@@ -4,6 +4,8 @@
 //! others; an index by time serves questions about everybody. The id of an event tells its origin
 //! and offset ([`RowKey::event_id`]).
 
+use std::fmt::Write as _;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 use uuid::Uuid;
@@ -123,7 +125,7 @@ pub(super) fn question(query: &RowQuery, (condition, bounds): Part) -> (String, 
     sql += &condition;
     values.extend(bounds);
     let order = if query.newest_first { "DESC" } else { "ASC" };
-    sql += &format!(" ORDER BY event_timestamp {order}, event_id {order}");
+    let _ = write!(sql, " ORDER BY event_timestamp {order}, event_id {order}");
     (sql, values)
 }
 
