@@ -46,6 +46,7 @@ fn batches(count: usize, round: i64) -> Vec<Batch> {
             day: day_of(DAY_START),
             source: Arc::from("nginx/access"),
             bucket: Layout::default().bucket(Level::Info, key),
+            user: None,
         };
         let mut batch = Batch::new(partition, Arc::from("web1"));
         batch.stamp = round * 1_000_000_000 + offset_bytes;
@@ -69,7 +70,7 @@ fn batches(count: usize, round: i64) -> Vec<Batch> {
                 level: Level::Info,
                 message,
                 metadata,
-                application: None,
+                further: None,
             });
             offset_bytes += 254;
         }

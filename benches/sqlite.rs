@@ -73,8 +73,13 @@ fn make(spare: Option<Batch>, number: usize, files: usize) -> Batch {
     let at = i64::try_from(number * BATCH_ROWS).unwrap();
     let source: Arc<str> =
         if files > 1 && number % files == 1 { "nginx/error" } else { "nginx/access" }.into();
-    let partition =
-        Partition { table: Table::Infrastructure, day: day_of(START_MS), source, bucket: 0 };
+    let partition = Partition {
+        table: Table::Infrastructure,
+        day: day_of(START_MS),
+        source,
+        bucket: 0,
+        user: None,
+    };
     let mut batch = spare.unwrap_or_else(|| Batch::new(partition.clone(), "web1".into()));
     batch.reset(partition);
     batch.stamp = START_MS * 1000 + at;
@@ -98,7 +103,7 @@ fn make(spare: Option<Batch>, number: usize, files: usize) -> Batch {
             level: if id % 100 == 0 { Level::Warning } else { Level::Info },
             message: slice(start, middle),
             metadata: slice(middle, batch.text.len()),
-            application: None,
+            further: None,
         });
     }
     batch

@@ -3,6 +3,7 @@
 //! All text of a batch stands in one arena, and a batch is used again after the store has
 //! acknowledged it, so that a row costs no allocation.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,12 +24,13 @@ pub struct Row {
     pub key: RowKey,
     /// Column `level`.
     pub level: Level,
-    /// Column `message`.
+    /// Column `message`; of a user event `event_type`, empty when there is none.
     pub message: Slice,
-    /// Column `metadata`: a flat JSON object; empty when there is none.
+    /// Column `metadata`, of a user event `event_data`: a flat JSON object; empty when there is
+    /// none.
     pub metadata: Slice,
-    /// Index into [`Batch::application`] for the further columns of `application_logs`.
-    pub application: Option<u32>,
+    /// Index into [`Batch::application`] or [`Batch::events`], by the batch's table.
+    pub further: Option<u32>,
 }
 
 /// The columns that only `application_logs` has. Absent ones are unset in the store, never null.
@@ -48,6 +50,22 @@ pub struct ApplicationColumns {
     pub duration_ms: Option<f64>,
 }
 
+/// What stands before the members of an event's own object, where they are flattened.
+pub const EVENT_DATA_PREFIX: &str = "event_data.";
+
+/// The columns that only `user_events` has. The absent ones are unset in the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventColumns {
+    /// `user_id`; the nil uuid where nobody is named.
+    pub user_id: u128,
+    /// `session_id`
+    pub session_id: Option<Slice>,
+    /// `ip_address`
+    pub ip_address: Option<IpAddr>,
+    /// `user_agent`
+    pub user_agent: Option<Slice>,
+}
+
 /// Rows of one partition, written as one.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -60,6 +78,8 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Columns of `application_logs`.
     pub application: Vec<ApplicationColumns>,
+    /// Columns of `user_events`.
+    pub events: Vec<EventColumns>,
     /// The arena. UTF-8.
     pub text: Vec<u8>,
     /// Write timestamp of the first row in microseconds; row `i` has `stamp + i`. Set when the
@@ -78,6 +98,7 @@ impl Batch {
             host,
             rows: Vec::new(),
             application: Vec::new(),
+            events: Vec::new(),
             text: Vec::new(),
             stamp: 0,
             pieces: Vec::new(),
@@ -89,15 +110,40 @@ impl Batch {
         self.partition = partition;
         self.rows.clear();
         self.application.clear();
+        self.events.clear();
         self.text.clear();
         self.pieces.clear();
         self.stamp = 0;
+    }
+
+    /// About the memory that its rows take, so that many small batches are not taken for nothing.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        /// The batch itself, room for its first rows, and its place among the open ones.
+        const EMPTY_BYTES: usize = 1536;
+        EMPTY_BYTES
+            + self.text.len()
+            + self.rows.len() * size_of::<Row>()
+            + self.application.len() * size_of::<ApplicationColumns>()
+            + self.events.len() * size_of::<EventColumns>()
     }
 
     /// The text of a slice; empty if the slice is not of this batch.
     #[must_use]
     pub fn text(&self, slice: &Slice) -> &[u8] {
         self.text.get(slice.start as usize..slice.end as usize).unwrap_or_default()
+    }
+
+    /// The further columns of a row of `application_logs`.
+    #[must_use]
+    pub fn application_of(&self, row: &Row) -> Option<&ApplicationColumns> {
+        self.application.get(row.further? as usize)
+    }
+
+    /// The further columns of a row of `user_events`.
+    #[must_use]
+    pub fn event_of(&self, row: &Row) -> Option<&EventColumns> {
+        self.events.get(row.further? as usize)
     }
 
     /// The write timestamp of the row at `index`.
@@ -119,8 +165,12 @@ impl Spare {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
     }
 
-    /// Keeps a batch; drops it where there are enough.
+    /// Keeps a batch; drops it where there are enough, and where it is one user's: those are many
+    /// and small, and with the arenas of large ones they would be neither.
     pub fn give(&self, batch: Batch) {
+        if batch.partition.user.is_some() {
+            return;
+        }
         let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if kept.len() < Self::KEPT_MAX {
             kept.push(batch);

@@ -43,6 +43,7 @@ fn batch(number: i64, bytes: usize) -> Arc<Batch> {
         day: day_of(DAY),
         source: "syslog".into(),
         bucket: 0,
+        user: None,
     };
     let mut batch = Batch::new(partition, "web1".into());
     batch.stamp = number * 100;
@@ -53,7 +54,7 @@ fn batch(number: i64, bytes: usize) -> Arc<Batch> {
             level: Level::Info,
             message: 0..u32::try_from(bytes).unwrap(),
             metadata: 0..0,
-            application: None,
+            further: None,
         });
     }
     Arc::new(batch)

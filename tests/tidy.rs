@@ -39,8 +39,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("worker", &["config", "parse", "sources", "stores"]),
     ("tracker", &["config", "parse", "state", "stores"]),
     ("query", &["config", "parse", "stores"]),
-    // `audit --deep` frames the bytes of files as the worker does, to see the same keys
-    ("maintain", &["config", "parse", "state", "sources", "stores", "worker", "query"]),
+    // `audit --deep` frames the bytes of files and spool as the worker does, to see the same keys
+    ("maintain", &["config", "parse", "state", "spool", "sources", "stores", "worker", "query"]),
     ("telemetry", &["config"]),
     (
         "daemon",

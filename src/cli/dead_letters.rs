@@ -1,22 +1,23 @@
 //! `bitacora dead-letters`: rows that the store refused for good.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+
+use serde_json::{Map, Value};
 
 use super::exit;
 use super::store::{open_reader, runtime};
 use crate::batch::Batch;
 use crate::config::{Config, Machine};
 use crate::daemon::wall_us;
-use crate::key::{Partition, RowKey, day_of};
+use crate::key::{Partition, RowKey, Table, day_of};
 use crate::ledger::DeadLetter;
 use crate::record::{Level, Record};
 use crate::stores::{Store, open};
-use crate::worker::{Flags, write_row};
+use crate::worker::{Flags, user_of, write_row};
 
 const AFTER_HELP: &str = "\
 A row becomes a dead letter when the store calls it invalid or too large while it takes others.
@@ -156,25 +157,32 @@ async fn retry(store: &dyn Store, letter: &DeadLetter) -> anyhow::Result<()> {
         offset_bytes: letter.offset_bytes,
     };
     let level = Level::from_name(&letter.level).unwrap_or_default();
+    // a letter's metadata holds the further columns under their own names
+    let fields: Map<String, Value> = if letter.metadata.is_empty() {
+        Map::new()
+    } else {
+        serde_json::from_str(&letter.metadata)?
+    };
+    let mut record = Record { level, parsed: true, ..Record::default() };
+    let is_event = letter.table == Table::Events;
+    if is_event {
+        record.push(b"event_type", letter.message.as_bytes());
+    } else {
+        record.message = Cow::Borrowed(letter.message.as_bytes());
+    }
+    for (key, value) in &fields {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        record.push_text(key.as_bytes(), text.into_bytes());
+    }
     let day = day_of(letter.timestamp_ms);
     let layout = store.layout(letter.table, &letter.source, day);
     let partition = Partition {
         table: letter.table,
         day,
         source: letter.source.as_str().into(),
-        bucket: layout.map_or(0, |layout| layout.bucket(level, key)),
+        bucket: layout.filter(|_| !is_event).map_or(0, |layout| layout.bucket(level, key)),
+        user: layout.filter(|_| is_event).map(|_| user_of(&record.fields)),
     };
-    // a letter's metadata holds the columns of application_logs under their own names
-    let fields: BTreeMap<String, String> = if letter.metadata.is_empty() {
-        BTreeMap::new()
-    } else {
-        serde_json::from_str(&letter.metadata)?
-    };
-    let mut record = Record { level, parsed: true, ..Record::default() };
-    record.message = Cow::Borrowed(letter.message.as_bytes());
-    for (key, value) in &fields {
-        record.push(key.as_bytes(), value.as_bytes());
-    }
     let mut batch = Batch::new(partition, letter.host.as_str().into());
     write_row(&mut batch, key, &record, &Flags::default(), None);
     batch.stamp = wall_us();

@@ -10,9 +10,10 @@ use jiff::tz::TimeZone;
 
 use super::exit::{self, Refusal};
 use super::pager::Pager;
+use super::whose::{self, Whose};
 use crate::query::complete::completeness;
 use crate::query::count::{By, count};
-use crate::query::filter::{self, Filter, Name};
+use crate::query::filter::{self, Filter, Name, Tables};
 use crate::query::follow::Follower;
 use crate::query::output::{Look, Printer, Style};
 use crate::query::raw::Files;
@@ -35,6 +36,8 @@ Examples:
   bitacora logs status=502 method=POST -o json   502 and POST, one object a row
   bitacora logs status=502 status=504 + level=ERROR   (502 or 504) or ERROR
   bitacora logs -S yesterday -U today --count hour,source   rows by hour and source
+  bitacora logs --user 42 --min-duration 500ms   what an application said of a user, if slow
+  bitacora logs --events --user 42 -n 20     the newest 20 events of a user
   bitacora logs -n 1 --show-cursor; bitacora logs --after-cursor 't=…'   what came since
 
 Times: now, today, yesterday, -2h, \"2h ago\", 07:00, 2026-11-22, \"2026-11-22 07:00\",
@@ -89,6 +92,19 @@ pub struct Args {
     /// Only rows of this request
     #[arg(long, value_name = "ID")]
     pub request_id: Option<String>,
+    /// Only rows of applications of this user; with --events the events of this user
+    #[arg(long, value_name = "ID")]
+    pub user: Option<String>,
+    /// Only rows of applications of this session; with --events the events of it
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// Show user events, newest first, instead of log rows (`-s user_events` means the same).
+    /// In Cassandra they are kept by user: name one by --user
+    #[arg(long)]
+    pub events: bool,
+    /// Only user events of this type; means --events
+    #[arg(long, value_name = "TYPE")]
+    pub event_type: Option<String>,
     /// Only what took at least so long (500ms, 2s), where a row says it
     #[arg(long, value_name = "TIME")]
     pub min_duration: Option<String>,
@@ -252,17 +268,22 @@ impl Question {
             return Err(usage("--since is after --until: no row can be there"));
         }
         let grep = args.grep.as_deref().map(|pattern| filter::grep(pattern, args.case_sensitive));
+        let whose = Whose::new(args)?;
         let filter = Filter {
             since_ms,
             until_ms,
-            sources: names(&args.source).map_err(usage)?,
+            sources: names(&whose.sources).map_err(usage)?,
             hosts: names(&args.host).map_err(usage)?,
             levels,
-            request_id: args.request_id.as_deref().map(request_id),
+            request_id: args.request_id.as_deref().map(whose::id_of),
             min_duration_ms: args.min_duration.as_deref().map(duration_ms).transpose()?,
             grep: grep.transpose().map_err(usage)?,
             fields: filter::fields(&words).map_err(usage)?,
+            musts: whose.musts,
+            tables: whose.tables,
+            user: whose.user,
         };
+        let newest_first = whose.tables == Tables::Events && !args.follow;
         let lines = match args.lines.as_deref() {
             None if args.follow => Lines::Newest(FOLLOW_LINES),
             None | Some("all") => Lines::All,
@@ -277,7 +298,7 @@ impl Question {
             asked: Asked {
                 filter,
                 lines,
-                reverse: args.reverse,
+                reverse: args.reverse || newest_first,
                 from: from.map(|key| From { key, after }),
             },
             follow: args.follow,
@@ -301,6 +322,9 @@ impl Question {
         around: &Surroundings,
         out: &mut dyn Write,
     ) -> anyhow::Result<Told> {
+        if reader.needs_user() {
+            whose::check_user(&self.asked.filter, self.count.as_deref())?;
+        }
         let files = match self.look {
             Look::Raw => Some(Files::of(reader).await?),
             _ => None,
@@ -389,13 +413,6 @@ fn nobody_reads() -> bool {
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     let gone = PollFlags::ERR;
     poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().intersects(gone))
-}
-
-/// The column's value for an id, as the worker makes it: an id that is no uuid has a name-based one.
-fn request_id(id: &str) -> u128 {
-    use uuid::Uuid;
-    let of_name = || Uuid::new_v5(&Uuid::NAMESPACE_OID, id.as_bytes());
-    Uuid::try_parse(id).unwrap_or_else(|_| of_name()).as_u128()
 }
 
 fn duration_ms(word: &str) -> anyhow::Result<f64> {

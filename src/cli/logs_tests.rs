@@ -9,9 +9,10 @@ use super::*;
 use crate::batch::{Batch, Row};
 use crate::key::{Partition, RowKey, Table, day_of};
 use crate::ledger::{Context, Encoding, KernelIdentity, OriginRecord, Watermark};
-use crate::record::Level;
+use crate::record::{Level, Record};
 use crate::stores::Store;
 use crate::stores::sqlite::{Options, SqliteReader, SqliteStore};
+use crate::worker::{Flags, write_row};
 
 #[derive(Debug, clap::Parser)]
 struct Line {
@@ -42,6 +43,7 @@ async fn store(dir: &std::path::Path) {
             day: day_of(time),
             source: source.into(),
             bucket: 0,
+            user: None,
         };
         let mut batch = Batch::new(partition, "web1".into());
         batch.text = format!("Row {number}").into_bytes();
@@ -50,9 +52,13 @@ async fn store(dir: &std::path::Path) {
             level: if number % 2 == 1 { Level::Error } else { Level::Info },
             message: 0..u32::try_from(batch.text.len()).unwrap(),
             metadata: 0..0,
-            application: None,
+            further: None,
         });
         store.write(batch.into()).await.unwrap();
+    }
+    for number in 0..4_i64 {
+        store.write(further_row(Table::Events, number).into()).await.unwrap();
+        store.write(further_row(Table::Application, number).into()).await.unwrap();
     }
     let contexts = ["nginx/access", "syslog"].map(|source| Context {
         origin: 1,
@@ -90,6 +96,30 @@ async fn store(dir: &std::path::Path) {
     store.close().await.unwrap();
 }
 
+/// A row of a table with users: of users 7 and 8 in turn, a second apart, an hour before noon.
+fn further_row(table: Table, number: i64) -> Batch {
+    let time = NOON - 3_600_000 + number * 1000;
+    let source = if table == Table::Events { "user_events" } else { "app" };
+    let partition =
+        Partition { table, day: day_of(time), source: source.into(), bucket: 0, user: None };
+    let mut batch = Batch::new(partition, "web1".into());
+    let mut record = Record { parsed: true, ..Record::default() };
+    let number_text = number.to_string();
+    if table == Table::Events {
+        record.push(b"event_type", if number == 3 { b"login" } else { b"sale" });
+        record.push(b"event_data.number", number_text.as_bytes());
+    } else {
+        record.message = format!("App {number}").into_bytes().into();
+        record.push(b"duration_ms", if number > 1 { b"700" } else { b"5" });
+        record.push(b"request_id", b"r-1");
+    }
+    record.push(b"user_id", if number % 2 == 0 { b"7" } else { b"8" });
+    record.push(b"session_id", if number < 2 { b"s1" } else { b"s2" });
+    let key = RowKey { timestamp_ms: time, origin: 2, offset_bytes: number };
+    write_row(&mut batch, key, &record, &Flags::default(), None);
+    batch
+}
+
 fn answers(words: &[&str]) -> Vec<(String, Told)> {
     let dir = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -123,15 +153,87 @@ fn the_flags_select_and_order_rows_as_journalctl_does() {
         ("-o cat -s syslog --level info", "Row 6 Row 8"),
         ("-o cat -H web*,db1 -n 1", "Row 9"),
         ("-o cat -H db1", ""),
-        ("--count source --utc -g .", "5 nginx/access 5 syslog"),
-        ("--count minute,level -g .", "5 2026-11-22 12:00 ERROR 5 2026-11-22 12:00 INFO"),
+        ("--count source --utc -g Row", "5 nginx/access 5 syslog"),
+        ("--count minute,level -g Row", "5 2026-11-22 12:00 ERROR 5 2026-11-22 12:00 INFO"),
         ("--count level=ERROR", "5"),
     ];
+    check(&cases);
+}
+
+/// What each of these words answers, with all its white space as one blank.
+fn check(cases: &[(&str, &str)]) {
     let words: Vec<&str> = cases.iter().map(|(words, _)| *words).collect();
     for ((words, expected), (out, told)) in cases.iter().zip(answers(&words)) {
         let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(out, *expected, "{words}");
         assert_eq!(told.good, !expected.is_empty(), "{words}");
+    }
+}
+
+#[test]
+fn rows_of_a_user_a_session_or_a_request_are_those_of_applications() {
+    let cases = [
+        ("-o cat --user 7", "App 0 App 2"),
+        ("-o cat --user 7 --session s2", "App 2"),
+        ("-o cat --session s1 -r", "App 1 App 0"),
+        ("-o cat --min-duration 500ms", "App 2 App 3"),
+        ("-o cat --min-duration 0.6s --user 8", "App 3"),
+        ("-o cat --request-id r-1 user_id=8 + user_id=9", "App 1 App 3"),
+        ("-o cat --user 7 duration_ms=5 + duration_ms=700", "App 0 App 2"),
+        ("-o cat --user 9", ""),
+        ("--count --user 7", "2"),
+    ];
+    check(&cases);
+}
+
+#[test]
+fn events_come_newest_first_and_alone() {
+    let cases = [
+        ("-o cat --events", "login sale sale sale"),
+        ("-o cat -s user_events -n 1", "login"),
+        ("-o csv --events --user 7 -n 1 -U 10:59:59", ""),
+        ("-o cat --events --user 7", "sale sale"),
+        ("-o cat --event-type login", "login"),
+        ("-o cat --event-type login --user 7", ""),
+        ("-o cat --events --session s2", "login sale"),
+        ("-o cat --events number=2 + event_type=login", "login sale"),
+        ("-o cat --events -g ^3$", "login"),
+        ("-o cat --events event_data.number=0", "sale"),
+        ("--count event_type --events", "3 sale 1 login"),
+        ("-o cat --events -S 11:00:02 -U 11:00:03", "sale"),
+    ];
+    check(&cases);
+    let (json, _) = answers(&["-o json --events --user 8 -n 1"]).remove(0);
+    let event: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(event["event_data"], serde_json::json!({"number": "3", "user_id": "8"}));
+    assert_eq!(event["user_id"], uuid::Uuid::from_u128(whose::id_of("8")).to_string());
+}
+
+#[test]
+fn a_cursor_of_an_event_leads_to_the_next_older_one() {
+    let (out, _) = answers(&["-n 2 --events -o cat --show-cursor"]).remove(0);
+    let cursor = out.lines().last().unwrap().strip_prefix("-- cursor: ").unwrap();
+    let words = format!("-o json -n 1 --events --after-cursor {cursor}");
+    let (out, _) = answers(&[&words]).remove(0);
+    assert!(out.contains("\"offset_bytes\":1}"), "{out}");
+}
+
+#[test]
+fn a_store_that_keeps_events_by_user_needs_to_know_whose_to_show() {
+    let asked = |words: &str| {
+        let question = Question::new(&args(words), &around().now).unwrap();
+        whose::check_user(&question.asked.filter, question.count.as_deref())
+    };
+    for words in ["--events --user 7", "--events --count", "--events --count day -S 11:00", "-n 1"]
+    {
+        asked(words).unwrap();
+    }
+    for words in
+        ["--events", "--events -f", "--events --count event_type", "--events --count -S -1s"]
+    {
+        let error = asked(words).unwrap_err();
+        assert!(error.to_string().contains("--user"), "{words}: {error}");
+        assert_eq!(exit::code(&error), exit::USAGE);
     }
 }
 
@@ -168,6 +270,9 @@ fn arguments_without_meaning_are_refused_with_what_is_possible() {
         ("--cursor x", "is no cursor"),
         ("--min-duration fast", "is no duration"),
         ("-s [", "is no pattern"),
+        ("--events -p err", "user events have no level"),
+        ("-s user_events --request-id r", "user events have no level"),
+        ("--events -s syslog", "leave out -s"),
     ] {
         let error = Question::new(&args(words), &around().now).unwrap_err();
         assert!(error.to_string().contains(said), "{words}: {error}");

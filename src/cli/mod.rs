@@ -26,6 +26,7 @@ pub mod state;
 pub mod status;
 pub mod store;
 pub mod tap;
+mod whose;
 
 const AFTER_HELP: &str = "\
 Examples:

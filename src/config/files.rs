@@ -51,7 +51,7 @@ fn source(build: &mut Build<'_>, header: &Place, settings: &Settings) -> Option<
         exclude,
         format: format?,
         options,
-        table: Table::from_word(settings.text("table"))?,
+        table: Table::LOGS.into_iter().find(|table| table.word() == settings.text("table"))?,
         timezone: timezone?,
         start: if settings.text("start") == "end" { Start::End } else { Start::Beginning },
         max_line_bytes: settings.bytes("max_line"),

@@ -105,6 +105,8 @@ struct Reader<'a, 'r> {
     /// Rank and place of the field that will be called `logger`.
     logger: Option<(u8, usize)>,
     traceback: Option<(u8, usize)>,
+    /// All but the time stay what they are called.
+    event: bool,
 }
 
 /// Reads one line; `false` if it is no JSON object.
@@ -114,19 +116,41 @@ pub fn parse<'a>(
     clock: &mut Clock,
     record: &mut Record<'a>,
 ) -> bool {
-    let mut reader =
-        Reader { record, time: None, level: None, message: None, logger: None, traceback: None };
-    let understood = members(text, |key, value| reader.member(key, value));
-    if understood {
-        reader.finish(options, clock);
-    }
-    understood
+    Reader::new(record, false).read(text, options, clock)
 }
 
-impl<'a> Reader<'a, '_> {
+/// The same for a user event: only its time is taken, and all other members are fields under their
+/// own names.
+pub fn parse_event<'a>(
+    text: &'a [u8],
+    options: &Options,
+    clock: &mut Clock,
+    record: &mut Record<'a>,
+) -> bool {
+    Reader::new(record, true).read(text, options, clock)
+}
+
+impl<'a, 'r> Reader<'a, 'r> {
+    fn new(record: &'r mut Record<'a>, event: bool) -> Self {
+        let (time, level, message, logger, traceback) = (None, None, None, None, None);
+        Self { record, time, level, message, logger, traceback, event }
+    }
+
+    fn read(mut self, text: &'a [u8], options: &Options, clock: &mut Clock) -> bool {
+        let understood = members(text, |key, value| self.member(key, value));
+        if understood {
+            self.finish(options, clock);
+        }
+        understood
+    }
+
     fn member(&mut self, key: Text<'a>, value: Value<'a>) {
         let plain = matches!(value, Value::Text(_) | Value::Number(_));
-        let meaning = Meaning::of(&key);
+        let meaning = match Meaning::of(&key) {
+            time @ Meaning::Time(_) => time,
+            _ if self.event => Meaning::Other,
+            meaning => meaning,
+        };
         let (rank, place) = match meaning {
             Meaning::Time(rank) => (rank, &mut self.time),
             Meaning::Level(rank) => (rank, &mut self.level),

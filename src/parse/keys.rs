@@ -10,7 +10,7 @@ const FEW: usize = 16;
 
 /// Makes the keys of `fields` unique without losing a value: the second value of `ip` gets the key
 /// `ip.2`, the third `ip.3`, and a number whose key is taken already is left out.
-pub(super) fn number_repeated(fields: &mut [Field<'_>]) {
+pub fn number_repeated(fields: &mut [Field<'_>]) {
     let few = fields.len() <= FEW;
     let repeats = |(at, field): (usize, &Field<'_>)| {
         fields.iter().take(at).any(|earlier| earlier.key == field.key)

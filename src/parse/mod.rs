@@ -16,6 +16,7 @@ pub mod socket;
 pub mod syslog;
 pub mod time;
 
+pub use keys::number_repeated;
 pub use time::Clock;
 
 /// The closed set of formats.

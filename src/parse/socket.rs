@@ -212,7 +212,8 @@ fn read<'a>(
 ) {
     let understood = envelope.line_bytes.is_none()
         && match options.sent {
-            Sent::Json | Sent::Event => json::parse(sent, &options.json, clock, record),
+            Sent::Json => json::parse(sent, &options.json, clock, record),
+            Sent::Event => json::parse_event(sent, &options.json, clock, record),
             Sent::Syslog => {
                 clock.stand_at(envelope.at_ms);
                 syslog::parse(sent, clock, record)
@@ -318,6 +319,20 @@ mod tests {
         let (time, _, _, fields) = row(envelope(), Sent::Json, later);
         assert_eq!(time, Some(AT_MS));
         assert!(fields.contains("time_ahead_ms=1795392001000"), "{fields}");
+    }
+
+    #[test]
+    fn an_event_keeps_all_its_members_but_the_time() {
+        let text = r#"{"event_type":"sale","timestamp":1795305599,"level":"error","name":"Ana",
+            "message":"two","user_id":7,"event_data":{"bread":2,"user_id":"x"}}"#;
+        let text = text.replace('\n', "");
+        let (time, level, message, fields) = row(envelope(), Sent::Event, &text);
+        assert_eq!((time, level, &*message), (Some(AT_MS - 1000), Level::Info, ""));
+        assert_eq!(
+            fields,
+            "event_type=sale level=error name=Ana message=two user_id=7 event_data.bread=2 \
+             event_data.user_id=x peer_pid=4711 peer_uid=33"
+        );
     }
 
     #[test]

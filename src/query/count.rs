@@ -148,6 +148,18 @@ impl Counter<'_> {
     }
 }
 
+/// Whether the statistics answer a question, but for pieces of minutes at its ends.
+fn by_statistics(filter: &Filter, by: &[By]) -> bool {
+    filter.only_names_and_levels() && !by.iter().any(|by| matches!(by, By::Field(_)))
+}
+
+/// Whether the statistics alone answer a question.
+#[must_use]
+pub fn needs_no_rows(filter: &Filter, by: &[By]) -> bool {
+    let whole = |at: Option<i64>| at.is_none_or(|ms| ms % MINUTE_MS == 0);
+    by_statistics(filter, by) && whole(filter.since_ms) && whole(filter.until_ms)
+}
+
 /// Counts what fits the filter. Answers by time in order of time, others by number.
 ///
 /// # Errors
@@ -160,8 +172,7 @@ pub async fn count(
     zone: &TimeZone,
 ) -> Result<Vec<Count>, QueryError> {
     let mut counter = Counter { by, zone, counts: HashMap::new(), last: None };
-    let fields = by.iter().any(|by| matches!(by, By::Field(_)));
-    if filter.only_names_and_levels() && !fields {
+    if by_statistics(filter, by) {
         statistics(reader, filter, &mut counter).await?;
     } else {
         rows(reader, filter, &mut counter).await?;
@@ -190,7 +201,8 @@ async fn statistics(
     }
     let (since_ms, until_ms) = (first * MINUTE_MS, end * MINUTE_MS);
     for (key, rows) in reader.counts(since_ms, until_ms).await? {
-        let fits = filter.wants_source(&key.source)
+        let fits = filter.wants_table(key.table)
+            && filter.wants_source(&key.source)
             && filter.wants_host(&key.host)
             && filter.wants_level(key.level);
         if fits {

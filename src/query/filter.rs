@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
+use crate::batch::EVENT_DATA_PREFIX;
+use crate::key::Table;
 use crate::record::Level;
 use crate::stores::{LogReader, RowQuery, StoreError, StoredRow};
 
@@ -114,6 +116,24 @@ pub struct Filter {
     pub grep: Option<Regex>,
     /// Groups of fields: a row fits if it fits all of one group. Empty for any.
     pub fields: Vec<Vec<FieldIs>>,
+    /// Fields of which each must fit, whatever the groups say.
+    pub musts: Vec<FieldIs>,
+    /// The tables whose rows are asked for.
+    pub tables: Tables,
+    /// Whose user events; the store finds these by itself.
+    pub user: Option<u128>,
+}
+
+/// Which tables a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tables {
+    /// Both tables of log rows.
+    #[default]
+    Logs,
+    /// `application_logs` alone.
+    Application,
+    /// `user_events`, which have another shape than log rows and never stand among them.
+    Events,
 }
 
 impl Filter {
@@ -124,6 +144,17 @@ impl Filter {
             && self.min_duration_ms.is_none()
             && self.grep.is_none()
             && self.fields.is_empty()
+            && self.musts.is_empty()
+    }
+
+    /// Whether a table is asked for.
+    #[must_use]
+    pub fn wants_table(&self, table: Table) -> bool {
+        match self.tables {
+            Tables::Logs => table != Table::Events,
+            Tables::Application => table == Table::Application,
+            Tables::Events => table == Table::Events,
+        }
     }
 
     /// Whether a source is asked for.
@@ -155,9 +186,12 @@ impl Filter {
             until_ms: self.until_ms,
             levels: self.levels.clone(),
             request_id: self.request_id,
+            tables: Table::ALL.into_iter().filter(|table| self.wants_table(*table)).collect(),
+            user: self.user,
             ..RowQuery::default()
         };
-        if !self.sources.is_empty() {
+        // all events have one source
+        if !self.sources.is_empty() && self.tables != Tables::Events {
             query.sources = reader.sources().await?;
             query.sources.retain(|source| self.wants_source(source));
             if query.sources.is_empty() {
@@ -179,6 +213,7 @@ impl Filter {
         self.since_ms.is_none_or(|since| time >= since)
             && self.until_ms.is_none_or(|until| time < until)
             && self.wants_level(row.level)
+            && self.wants_table(row.table)
             && self.wants_source(&row.source)
             && self.wants_host(&row.host)
             && self.fits_text(row)
@@ -194,16 +229,15 @@ impl Filter {
             let text = uuid::Uuid::from_u128(id).to_string();
             column(row, "request_id").is_some_and(|found| found == text)
         };
+        let is = |wanted: &FieldIs| {
+            field(row, &metadata, &wanted.field)
+                .is_some_and(|value| wanted.values.iter().any(|one| *one == value))
+        };
         self.request_id.is_none_or(id)
             && self.min_duration_ms.is_none_or(slow)
             && self.grep.as_ref().is_none_or(|regex| found(regex, row, &metadata))
-            && (self.fields.is_empty()
-                || self.fields.iter().any(|group| {
-                    group.iter().all(|wanted| {
-                        field(row, &metadata, &wanted.field)
-                            .is_some_and(|value| wanted.values.iter().any(|one| *one == value))
-                    })
-                }))
+            && self.musts.iter().all(is)
+            && (self.fields.is_empty() || self.fields.iter().any(|group| group.iter().all(is)))
     }
 }
 
@@ -229,15 +263,18 @@ fn value_text(value: &Value) -> Cow<'_, str> {
 }
 
 fn column<'a>(row: &'a StoredRow, name: &str) -> Option<Cow<'a, str>> {
+    let of_event = row.table == Table::Events;
     Some(match name {
         "source" => Cow::Borrowed(&row.source),
-        "level" => Cow::Borrowed(row.level.name()),
-        "message" => Cow::Borrowed(&row.message),
-        "host" => Cow::Borrowed(&row.host),
+        "level" if !of_event => Cow::Borrowed(row.level.name()),
+        "message" if !of_event => Cow::Borrowed(&row.message),
+        "host" if !of_event => Cow::Borrowed(&row.host),
+        "event_type" if of_event => Cow::Borrowed(&row.message),
+        "event_id" if of_event => Cow::Owned(uuid::Uuid::from_u128(row.key.event_id()).to_string()),
         "origin" => Cow::Owned(row.key.origin.to_string()),
         "offset_bytes" => Cow::Owned(row.key.offset_bytes.to_string()),
         _ => {
-            let (_, value) = row.application.iter().find(|(column, _)| *column == name)?;
+            let (_, value) = row.further.iter().find(|(column, _)| *column == name)?;
             Cow::Borrowed(value)
         }
     })
@@ -251,7 +288,8 @@ pub fn field<'a>(
     name: &str,
 ) -> Option<Cow<'a, str>> {
     // nginx/error and others have keys named like columns: `metadata.host` reaches them
-    let key = name.strip_prefix("metadata.").unwrap_or(name);
+    let prefix = if row.table == Table::Events { EVENT_DATA_PREFIX } else { "metadata." };
+    let key = name.strip_prefix(prefix).unwrap_or(name);
     let of_row = if key == name { column(row, name) } else { None };
     of_row.or_else(|| metadata.get(key).or_else(|| metadata.get(name)).map(value_text))
 }

@@ -85,7 +85,8 @@ impl Follower {
         let grown = reader.grown(Some(self.mark)).await?;
         let mut growths = Growths::new();
         for (host, span) in &grown.spans {
-            if filter.wants_source(&span.source) && filter.wants_host(host) {
+            let wanted = filter.wants_table(span.table) && filter.wants_source(&span.source);
+            if wanted && filter.wants_host(host) {
                 self.measure(span, filter, &mut growths);
             }
         }
@@ -202,6 +203,7 @@ async fn read_source(
         tables: vec![table],
         sources: vec![source],
         levels: filter.levels.clone(),
+        user: filter.user,
         ..RowQuery::default()
     };
     for (first, last, count) in runs {

@@ -23,7 +23,7 @@ pub(crate) fn row(timestamp_ms: i64, message: &str) -> StoredRow {
         message: message.into(),
         host: "web1".into(),
         metadata: String::new(),
-        application: Vec::new(),
+        further: Vec::new(),
     }
 }
 
@@ -147,7 +147,8 @@ impl LogReader for ModelStore {
             for (&(minute, level), &count) in &span.minutes {
                 if minute * 60_000 < until_ms && (minute + 1) * 60_000 > since_ms {
                     let (source, host) = (span.source.clone(), "web1".to_owned());
-                    counts.push((CountKey { minute, source, level, host }, count));
+                    counts
+                        .push((CountKey { minute, table: span.table, source, level, host }, count));
                 }
             }
         }

@@ -474,7 +474,8 @@ fn context_of(lane_of: &Lane) -> Option<Context> {
     let (sent, source) = lane(&lane_of.name)?;
     let format = Format::Socket(sent);
     let table = match sent {
-        Sent::Json | Sent::Event => Table::Application,
+        Sent::Json => Table::Application,
+        Sent::Event => Table::Events,
         Sent::Syslog => Table::Infrastructure,
     };
     Some(Context {

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+mod lane;
 pub mod reader;
 mod segment;
 #[cfg(test)]
 mod tests;
 pub mod writer;
 
+pub use lane::LaneBytes;
 pub use reader::{Block, Lane, SegmentReader};
 pub use segment::Sealed;
 pub use writer::{Append, Done, Part, Place, Spool, SpoolConfig};
@@ -144,11 +146,15 @@ pub fn segments(dir: &Path) -> Result<Vec<u64>, SpoolError> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name();
-            name.to_str()?.strip_suffix(".db").filter(|number| number.len() == 10)?.parse().ok()
+            number_of(name.to_str()?)
         })
         .collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_suffix(".db").filter(|number| number.len() == 10)?.parse().ok()
 }
 
 /// Removes a segment for good.

@@ -120,7 +120,7 @@ pub trait Store: Send + Sync {
     fn check(&self) -> Answer<'_, ()>;
 
     /// How days of `table` and `source` are cut into buckets on `day` (days since 1970). A store
-    /// without buckets answers `None`.
+    /// without buckets answers `None`; one with buckets keeps the events of each user apart.
     fn layout(&self, table: Table, source: &str, day: i32) -> Option<Layout>;
 
     /// Writes all rows of a batch.
@@ -189,7 +189,8 @@ pub struct RowQuery {
     pub since_ms: Option<i64>,
     /// Up to this time (exclusive).
     pub until_ms: Option<i64>,
-    /// Tables; empty for both.
+    /// Tables; empty for those of log rows. User events are asked for by themselves, and where
+    /// [`LogReader::needs_user`] says so, with a user.
     pub tables: Vec<Table>,
     /// Exact source names.
     pub sources: Vec<String>,
@@ -199,6 +200,8 @@ pub struct RowQuery {
     pub levels: Vec<Level>,
     /// `request_id` of `application_logs`.
     pub request_id: Option<u128>,
+    /// `user_id` of `user_events`.
+    pub user: Option<u128>,
     /// Newest rows first; else oldest first.
     pub newest_first: bool,
     /// Only rows after this one in the order asked for.
@@ -207,7 +210,30 @@ pub struct RowQuery {
     pub limit: usize,
 }
 
-/// A row as it stands in a store.
+impl RowQuery {
+    /// The tables that are asked.
+    #[must_use]
+    pub fn tables(&self) -> &[Table] {
+        if self.tables.is_empty() { &Table::LOGS } else { &self.tables }
+    }
+
+    /// All rows that are asked for stand between these two.
+    #[must_use]
+    pub fn edges(&self) -> (RowKey, RowKey) {
+        let edge = |timestamp_ms, rest| RowKey { timestamp_ms, origin: rest, offset_bytes: rest };
+        let mut above = edge(self.since_ms.map_or(-1, |since| since.saturating_sub(1)), i64::MAX);
+        let mut below = edge(self.until_ms.unwrap_or(i64::MAX), i64::MIN);
+        match self.after {
+            Some(after) if self.newest_first => below = below.min(after),
+            Some(after) => above = above.max(after),
+            None => {}
+        }
+        (above, below)
+    }
+}
+
+/// A row as it stands in a store. A user event has its type as the message and its data as the
+/// metadata, the level INFO, and no host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRow {
     /// Which table.
@@ -224,8 +250,8 @@ pub struct StoredRow {
     pub host: String,
     /// Column `metadata`: a JSON object, empty text for none.
     pub metadata: String,
-    /// Further columns of `application_logs` that are set, by name, as text.
-    pub application: Vec<(&'static str, String)>,
+    /// Further columns of `application_logs` or `user_events` that are set, by name, as text.
+    pub further: Vec<(&'static str, String)>,
 }
 
 /// One answer to a [`RowQuery`].
@@ -242,6 +268,8 @@ pub struct Page {
 pub struct CountKey {
     /// Minutes since 1970.
     pub minute: i64,
+    /// Table.
+    pub table: Table,
     /// Column `source`.
     pub source: String,
     /// Level.
@@ -264,6 +292,11 @@ pub type KeyVisitor<'a> = &'a mut (dyn FnMut(Table, RowKey) -> bool + Send);
 
 /// The reading side of a store, for people and for `audit`.
 pub trait LogReader: Send + Sync {
+    /// Whether user events can only be asked for user by user.
+    fn needs_user(&self) -> bool {
+        false
+    }
+
     /// Rows in time order.
     fn rows<'a>(&'a self, query: &'a RowQuery) -> Answer<'a, Page>;
 

@@ -1,6 +1,6 @@
 //! Fills batches: one open batch per partition; full, old or too many, it goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::batch::{BATCH_BYTES_MAX, Batch};
@@ -15,7 +15,7 @@ pub struct FillLimits {
     pub batch_rows: usize,
     /// Age at which a batch goes, in milliseconds.
     pub batch_age_ms: u64,
-    /// Bytes of all open batches together.
+    /// Bytes of all open batches together, by [`Batch::held_bytes`].
     pub open_bytes: usize,
 }
 
@@ -24,6 +24,9 @@ pub type Layouts = Box<dyn Fn(Table, &str, i32) -> Option<Layout> + Send>;
 
 /// Gives write timestamps: the first of `n` consecutive ones.
 pub type TakeStamps = Box<dyn FnMut(usize) -> i64 + Send>;
+
+/// Which part of a source's day: its bucket, or a user's events.
+type Part = (i16, Option<u128>);
 
 struct Slot {
     batch: Batch,
@@ -36,7 +39,7 @@ struct Slot {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Recent {
     day: i32,
-    bucket: i16,
+    part: Part,
     slot: usize,
     number: u64,
 }
@@ -49,6 +52,8 @@ pub struct Fill {
     stamps: TakeStamps,
     slots: Vec<Slot>,
     by_partition: HashMap<Partition, usize>,
+    /// Open batches by number, which is by age: with one for each user they are thousands.
+    by_age: BTreeMap<u64, usize>,
     spare: Vec<Batch>,
     bytes: usize,
     numbers: u64,
@@ -68,6 +73,8 @@ pub struct Whose<'a> {
     pub key: RowKey,
     /// The row's level.
     pub level: Level,
+    /// Whose event it is; only of `user_events`.
+    pub user: u128,
 }
 
 impl Fill {
@@ -82,6 +89,7 @@ impl Fill {
             stamps,
             slots: Vec::new(),
             by_partition: HashMap::new(),
+            by_age: BTreeMap::new(),
             spare: Vec::new(),
             bytes: 0,
             numbers: 0,
@@ -100,18 +108,18 @@ impl Fill {
         write: impl FnOnce(&mut Batch),
     ) -> bool {
         let day = day_of(whose.key.timestamp_ms);
-        let bucket = self.bucket(whose, day);
+        let part = self.part(whose, day);
         let cached = self.slots.get(recent.slot).is_some_and(|slot| slot.number == recent.number);
-        if !(cached && recent.day == day && recent.bucket == bucket) {
-            let slot = self.open(whose, day, bucket, now_ms);
+        if !(cached && recent.day == day && recent.part == part) {
+            let slot = self.open(whose, day, part, now_ms);
             let number = self.slots.get(slot).map_or(0, |slot| slot.number);
-            *recent = Recent { day, bucket, slot, number };
+            *recent = Recent { day, part, slot, number };
         }
         let Some(slot) = self.slots.get_mut(recent.slot) else { return false };
         let batch = &mut slot.batch;
-        let before = batch.text.len();
+        let before = batch.held_bytes();
         write(batch);
-        self.bytes += batch.text.len() - before;
+        self.bytes += batch.held_bytes() - before;
         let registered =
             batch.pieces.last() == Some(&whose.group) || batch.pieces.contains(&whose.group);
         if !registered {
@@ -127,7 +135,7 @@ impl Fill {
         !registered
     }
 
-    fn bucket(&mut self, whose: &Whose<'_>, day: i32) -> i16 {
+    fn part(&mut self, whose: &Whose<'_>, day: i32) -> Part {
         let known = self.layout.as_ref().is_some_and(|(table, source, of_day, _)| {
             *of_day == day && *table == whose.table && Arc::ptr_eq(source, whose.source)
         });
@@ -135,17 +143,22 @@ impl Fill {
             let layout = (self.layouts)(whose.table, whose.source, day);
             self.layout = Some((whose.table, Arc::clone(whose.source), day, layout));
         }
-        let layout = self.layout.as_ref().and_then(|(.., layout)| *layout);
-        layout.map_or(0, |layout| layout.bucket(whose.level, whose.key))
+        match self.layout.as_ref().and_then(|(.., layout)| *layout) {
+            None => (0, None),
+            Some(_) if whose.table == Table::Events => (0, Some(whose.user)),
+            Some(layout) => (layout.bucket(whose.level, whose.key), None),
+        }
     }
 
-    fn open(&mut self, whose: &Whose<'_>, day: i32, bucket: i16, now_ms: u64) -> usize {
+    fn open(&mut self, whose: &Whose<'_>, day: i32, (bucket, user): Part, now_ms: u64) -> usize {
         let source = Arc::clone(whose.source);
-        let partition = Partition { table: whose.table, day, source, bucket };
+        let partition = Partition { table: whose.table, day, source, bucket, user };
         if let Some(&slot) = self.by_partition.get(&partition) {
             return slot;
         }
-        let batch = match self.spare.pop() {
+        // the batch of one user is small: a used one, large as it has become, would be wasted
+        let spare = if user.is_none() { self.spare.pop() } else { None };
+        let batch = match spare {
             Some(mut batch) => {
                 batch.reset(partition.clone());
                 batch
@@ -153,26 +166,29 @@ impl Fill {
             None => Batch::new(partition.clone(), Arc::clone(&self.host)),
         };
         self.numbers += 1;
+        self.bytes += batch.held_bytes();
         self.slots.push(Slot { batch, number: self.numbers, opened_ms: now_ms });
         let slot = self.slots.len() - 1;
         self.by_partition.insert(partition, slot);
+        self.by_age.insert(self.numbers, slot);
         slot
     }
 
     fn seal(&mut self, index: usize, ready: &mut Vec<Batch>) {
-        let Slot { mut batch, .. } = self.slots.swap_remove(index);
+        let Slot { mut batch, number, .. } = self.slots.swap_remove(index);
         self.by_partition.remove(&batch.partition);
+        self.by_age.remove(&number);
         if let Some(moved) = self.slots.get(index) {
             self.by_partition.insert(moved.batch.partition.clone(), index);
+            self.by_age.insert(moved.number, index);
         }
-        self.bytes -= batch.text.len();
+        self.bytes -= batch.held_bytes();
         batch.stamp = (self.stamps)(batch.rows.len());
         ready.push(batch);
     }
 
     fn seal_oldest(&mut self, ready: &mut Vec<Batch>) {
-        let oldest = self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.number);
-        if let Some((index, _)) = oldest {
+        if let Some((_, &index)) = self.by_age.first_key_value() {
             self.seal(index, ready);
         }
     }
@@ -180,16 +196,12 @@ impl Fill {
     /// Hands out the batches that are old, or `all`.
     pub fn flush(&mut self, now_ms: u64, all: bool, ready: &mut Vec<Batch>) {
         self.layout = None;
-        let old = |slot: &Slot| all || now_ms >= slot.opened_ms + self.limits.batch_age_ms;
-        let mut due: Vec<(u64, usize)> = Vec::new();
-        for (index, slot) in self.slots.iter().enumerate().filter(|(_, slot)| old(slot)) {
-            due.push((slot.number, index));
-        }
-        due.sort_unstable();
-        for (number, _) in due {
-            if let Some(index) = self.slots.iter().position(|slot| slot.number == number) {
-                self.seal(index, ready);
-            }
+        let age_ms = self.limits.batch_age_ms;
+        let old = |slot: &Slot| all || now_ms >= slot.opened_ms + age_ms;
+        while let Some((_, &index)) = self.by_age.first_key_value()
+            && self.slots.get(index).is_some_and(old)
+        {
+            self.seal(index, ready);
         }
     }
 
@@ -202,8 +214,145 @@ impl Fill {
     /// Takes an empty batch for use again. Batches that grew much are let go.
     pub fn recycle(&mut self, batch: Batch) {
         const KEPT_MAX: usize = 8;
-        if self.spare.len() < KEPT_MAX && batch.text.capacity() <= 2 * BATCH_BYTES_MAX {
+        if batch.partition.user.is_none()
+            && self.spare.len() < KEPT_MAX
+            && batch.text.capacity() <= 2 * BATCH_BYTES_MAX
+        {
             self.spare.push(batch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::batch::{EventColumns, Row};
+
+    const LIMITS: FillLimits =
+        FillLimits { batch_rows: 1000, batch_age_ms: 1000, open_bytes: 16 << 20 };
+
+    struct Events {
+        fill: Fill,
+        source: Arc<str>,
+        recent: Recent,
+        ready: Vec<Batch>,
+        rows: i64,
+    }
+
+    impl Events {
+        fn new(limits: FillLimits, layout: Option<Layout>) -> Self {
+            let layouts: Layouts = Box::new(move |_, _, _| layout);
+            let fill = Fill::new(limits, "web1".into(), layouts, Box::new(|_| 0));
+            let (source, recent) = (Table::Events.name().into(), Recent::default());
+            Self { fill, source, recent, ready: Vec::new(), rows: 0 }
+        }
+
+        fn of(&mut self, user: u128, text_bytes: usize, now_ms: u64) {
+            self.rows += 1;
+            let key = RowKey { timestamp_ms: 5, origin: 1, offset_bytes: self.rows };
+            let (source, level) = (&self.source, Level::Info);
+            let whose = Whose { table: Table::Events, source, group: 1, key, level, user };
+            self.fill.row(&whose, &mut self.recent, now_ms, &mut self.ready, |batch| {
+                batch.text.extend(std::iter::repeat_n(b'x', text_bytes));
+                batch.events.push(EventColumns { user_id: user, ..EventColumns::default() });
+                let (message, metadata, further) = (0..0, 0..0, None);
+                batch.rows.push(Row { key, level, message, metadata, further });
+            });
+        }
+
+        fn users(&self) -> Vec<Option<u128>> {
+            self.ready.iter().map(|batch| batch.partition.user).collect()
+        }
+    }
+
+    #[test]
+    fn users_have_batches_of_their_own_where_the_store_keeps_them_apart() {
+        for (layout, users) in [
+            (Some(Layout { slot_hours: 1, shards: 4 }), vec![Some(7), Some(0), Some(9)]),
+            (None, vec![None]),
+        ] {
+            let mut events = Events::new(LIMITS, layout);
+            for user in [7, 0, 9, 0, 7] {
+                events.of(user, 10, 0);
+            }
+            events.fill.flush(0, true, &mut events.ready);
+            assert_eq!(events.users(), users);
+            let rows: usize = events.ready.iter().map(|batch| batch.rows.len()).sum();
+            assert_eq!(rows, 5);
+            assert!(events.ready.iter().all(|batch| batch.partition.bucket == 0));
+        }
+    }
+
+    #[test]
+    fn batches_go_by_age_and_those_that_are_young_stay() {
+        let mut events = Events::new(LIMITS, Some(Layout::default()));
+        for (user, at_ms) in [(1, 0), (2, 400), (3, 900), (1, 950)] {
+            events.of(user, 10, at_ms);
+        }
+        events.fill.flush(999, false, &mut events.ready);
+        assert_eq!(events.users(), []);
+        events.fill.flush(1400, false, &mut events.ready);
+        assert_eq!(events.users(), [Some(1), Some(2)]);
+        events.of(1, 10, 1500);
+        events.fill.flush(1900, false, &mut events.ready);
+        assert_eq!(events.users(), [Some(1), Some(2), Some(3)]);
+        assert!(events.fill.has_open());
+    }
+
+    #[test]
+    fn open_batches_of_many_users_keep_their_limit_and_the_oldest_go_first() {
+        let limits = FillLimits { open_bytes: 1 << 20, ..LIMITS };
+        let mut events = Events::new(limits, Some(Layout::default()));
+        for user in 0..5000 {
+            events.of(user, 200, 0);
+            let open: usize = events.fill.slots.iter().map(|slot| slot.batch.held_bytes()).sum();
+            assert_eq!(open, events.fill.bytes);
+            assert!(open <= limits.open_bytes);
+        }
+        assert!(events.ready.len() > 4000, "{} had to go", events.ready.len());
+        let expected: Vec<_> = (0..events.ready.len() as u128).map(Some).collect();
+        assert_eq!(events.users(), expected);
+    }
+
+    #[test]
+    fn so_many_users_cost_no_more_each() {
+        let time = |users: u128| {
+            let limits = FillLimits { open_bytes: 1 << 30, ..LIMITS };
+            let mut events = Events::new(limits, Some(Layout::default()));
+            let began = Instant::now();
+            for number in 0..users * 2 {
+                events.of(number % users, 10, 0);
+            }
+            events.fill.flush(0, true, &mut events.ready);
+            assert_eq!(events.ready.len() as u128, users);
+            began.elapsed()
+        };
+        time(1000);
+        // a search through all open batches would take about 20 times 20 times as long
+        let (few, many) = (time(2000), time(40_000));
+        assert!(many < few * 100 + Duration::from_millis(50), "{few:?} and {many:?}");
+    }
+
+    #[test]
+    fn a_large_used_batch_is_not_wasted_on_one_user() {
+        let mut events = Events::new(LIMITS, Some(Layout::default()));
+        let partition = Partition {
+            table: Table::Application,
+            day: 0,
+            source: "app".into(),
+            bucket: 0,
+            user: None,
+        };
+        let mut large = Batch::new(partition, "web1".into());
+        large.text.reserve(BATCH_BYTES_MAX);
+        events.fill.recycle(large);
+        events.of(1, 10, 0);
+        events.fill.flush(0, true, &mut events.ready);
+        let batch = events.ready.pop().unwrap();
+        assert!(batch.text.capacity() < 1024);
+        events.fill.recycle(batch);
+        assert_eq!(events.fill.spare.len(), 1, "a small one would have to grow");
     }
 }

@@ -6,6 +6,7 @@
 
 mod account;
 mod assemble;
+mod event;
 mod fill;
 mod frame;
 mod lines;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 
 pub use account::marker_of;
 pub use assemble::INTERLEAVED_BYTES_MAX;
+pub use event::user_of;
 pub use fill::{Fill, FillLimits, Layouts};
 pub use frame::{FramedRecord, Framer};
 pub use lines::{Line, Lines};
-pub use row::{request_uuid, write as write_row};
+pub use row::{id_uuid, write as write_row};
 
 use self::origin::{OriginWork, Parsers};
 use self::row::Object;

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::account::{Account, Counted, Records};
 use super::assemble::{Class, Event, Framed};
+use super::event::user_of;
 use super::fill::{Fill, Recent, Whose};
 use super::frame::{Framing, Handler};
 use super::{Numbers, Output, WorkerError, format_of, row};
@@ -341,7 +342,8 @@ impl Step<'_> {
         let offset_bytes = i64::try_from(framed.start).unwrap_or(i64::MAX);
         let key = RowKey { timestamp_ms, origin: self.origin, offset_bytes };
         let Core { source, table, group, recent, group_batches, .. } = &mut *self.core;
-        let whose = Whose { table: *table, source, group: *group, key, level: record.level };
+        let user = if *table == Table::Events { user_of(&record.fields) } else { 0 };
+        let whose = Whose { table: *table, source, group: *group, key, level: record.level, user };
         let ready = &mut self.output.batches;
         let new = self.fill.row(&whose, recent, self.now_ms, ready, |batch| {
             row::write(batch, key, record, &framed.flags, raw);

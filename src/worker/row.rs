@@ -1,4 +1,5 @@
 //! Writes a parsed record as a row into a batch: message, metadata as JSON, further columns.
+//! For user events see [`super::event`].
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +19,9 @@ pub fn write(
     flags: &Flags,
     raw: Option<&[u8]>,
 ) {
+    if batch.partition.table == Table::Events {
+        return super::event::write(batch, key, record, flags, raw);
+    }
     let message = append(batch, &record.message);
     let application = (batch.partition.table == Table::Application)
         .then(|| application_columns(batch, &record.fields));
@@ -29,29 +33,23 @@ pub fn write(
             object.entry(&field.key, &field.value);
         }
     }
-    if !record.parsed {
-        object.entry(b"unparsed", b"true");
-    }
-    flags.write(&mut object);
-    if let Some(raw) = raw {
-        object.entry(b"raw_base64", STANDARD.encode(raw).as_bytes());
-    }
+    object.notes(record, flags, raw);
     object.end();
     let metadata = slice(metadata_start, batch.text.len());
-    let application = application.map(|columns| {
+    let further = application.map(|columns| {
         batch.application.push(columns.columns);
         u32::try_from(batch.application.len() - 1).unwrap_or(u32::MAX)
     });
-    batch.rows.push(Row { key, level: record.level, message, metadata, application });
+    batch.rows.push(Row { key, level: record.level, message, metadata, further });
 }
 
-fn append(batch: &mut Batch, text: &[u8]) -> Slice {
+pub(super) fn append(batch: &mut Batch, text: &[u8]) -> Slice {
     let start = batch.text.len();
     batch.text.extend_from_slice(text);
     slice(start, batch.text.len())
 }
 
-fn slice(start: usize, end: usize) -> Slice {
+pub(super) fn slice(start: usize, end: usize) -> Slice {
     // a batch holds little more than 1 MiB, so both fit
     u32::try_from(start).unwrap_or(u32::MAX)..u32::try_from(end).unwrap_or(u32::MAX)
 }
@@ -101,7 +99,7 @@ fn application_columns(batch: &mut Batch, fields: &[Field<'_>]) -> Taken {
                 taken.duration = columns.duration_ms.is_some();
             }
             b"request_id" => {
-                let (id, exact) = request_uuid(&field.value);
+                let (id, exact) = id_uuid(&field.value);
                 columns.request_id = Some(id.as_u128());
                 taken.request_id = exact;
             }
@@ -112,14 +110,14 @@ fn application_columns(batch: &mut Batch, fields: &[Field<'_>]) -> Taken {
     taken
 }
 
-fn text(value: &[u8]) -> Option<&str> {
+pub(super) fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok()
 }
 
-/// The uuid of a request id, and whether the id is one in its canonical form. An id of another
-/// shape becomes a name-based uuid (version 5, namespace OID), and its text stays in the metadata.
+/// The uuid of the id of a request or a user, and whether the id is one in its canonical form. An
+/// id of another shape becomes a name-based uuid (version 5, namespace OID), and its text stays in the metadata.
 #[must_use]
-pub fn request_uuid(id: &[u8]) -> (Uuid, bool) {
+pub fn id_uuid(id: &[u8]) -> (Uuid, bool) {
     match text(id).and_then(|id| Uuid::try_parse(id).ok()) {
         Some(uuid) => (uuid, uuid.hyphenated().to_string().as_bytes() == id),
         None => (Uuid::new_v5(&Uuid::NAMESPACE_OID, id), false),
@@ -151,6 +149,17 @@ impl<'a> Object<'a> {
         self.out.extend_from_slice(b"\":\"");
         escape(self.out, value);
         self.out.push(b'"');
+    }
+
+    /// Adds what is known of the text besides the record's own words.
+    pub(super) fn notes(&mut self, record: &Record<'_>, flags: &Flags, raw: Option<&[u8]>) {
+        if !record.parsed {
+            self.entry(b"unparsed", b"true");
+        }
+        flags.write(self);
+        if let Some(raw) = raw {
+            self.entry(b"raw_base64", STANDARD.encode(raw).as_bytes());
+        }
     }
 
     /// Closes it; an object without entries leaves no text, as the column is then unset.
@@ -254,14 +263,14 @@ mod tests {
 
     #[test]
     fn a_request_id_of_another_shape_becomes_a_name_based_uuid() {
-        let (uuid, exact) = request_uuid(b"r-7");
+        let (uuid, exact) = id_uuid(b"r-7");
         assert!(!exact);
-        assert_eq!(uuid, request_uuid(b"r-7").0);
+        assert_eq!(uuid, id_uuid(b"r-7").0);
         let canonical = "0b0d7a0e-5a51-4c4b-9d0a-0123456789ab";
-        let (uuid, exact) = request_uuid(canonical.as_bytes());
+        let (uuid, exact) = id_uuid(canonical.as_bytes());
         assert!(exact);
         assert_eq!(uuid.to_string(), canonical);
-        assert!(!request_uuid(b"0B0D7A0E5A514C4B9D0A0123456789AB").1, "its text is kept");
+        assert!(!id_uuid(b"0B0D7A0E5A514C4B9D0A0123456789AB").1, "its text is kept");
     }
 
     proptest! {

@@ -93,8 +93,13 @@ pub fn batches(store: &CassandraStore, lines: &[Line], stamp: i64) -> Vec<Batch>
         let day = day_of(line.at_ms);
         let layout = store.layout(line.table, line.source, day).unwrap();
         let bucket = layout.bucket(line.level, key);
-        let partition =
-            Partition { table: line.table, day, source: Arc::from(line.source), bucket };
+        let partition = Partition {
+            table: line.table,
+            day,
+            source: Arc::from(line.source),
+            bucket,
+            user: None,
+        };
         let found = batches
             .iter_mut()
             .position(|batch| batch.partition == partition && *batch.host == *line.host);
@@ -111,7 +116,7 @@ pub fn batches(store: &CassandraStore, lines: &[Line], stamp: i64) -> Vec<Batch>
 pub fn push(batch: &mut Batch, key: RowKey, level: Level, message: &str, metadata: &str) {
     let message = append(batch, message.as_bytes());
     let metadata = append(batch, metadata.as_bytes());
-    batch.rows.push(Row { key, level, message, metadata, application: None });
+    batch.rows.push(Row { key, level, message, metadata, further: None });
 }
 
 pub fn append(batch: &mut Batch, text: &[u8]) -> std::ops::Range<u32> {

@@ -11,6 +11,7 @@
 #[path = "../support/cassandra.rs"]
 mod node;
 
+mod events;
 mod faults;
 mod ledger;
 mod lines;

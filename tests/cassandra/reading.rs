@@ -20,6 +20,7 @@ fn a_batch_written_twice_is_there_once_with_all_its_columns() {
             day: day_of(DAY_START),
             source: Arc::from("app"),
             bucket: 2,
+            user: None,
         };
         let mut batch = Batch::new(partition.clone(), Arc::from("web1"));
         let key = |offset_bytes| RowKey { timestamp_ms: DAY_START + 5, origin: 77, offset_bytes };
@@ -35,7 +36,7 @@ fn a_batch_written_twice_is_there_once_with_all_its_columns() {
             traceback: Some(traceback),
             duration_ms: Some(12.5),
         });
-        batch.rows[1].application = Some(0);
+        batch.rows[1].further = Some(0);
         batch.stamp = 1000;
         let batch = Arc::new(batch);
         store.write(Arc::clone(&batch)).await.unwrap();
@@ -51,11 +52,11 @@ fn a_batch_written_twice_is_there_once_with_all_its_columns() {
             (first.key, first.level, first.table),
             (key(0), Level::Error, Table::Application)
         );
-        assert_eq!((first.metadata.as_str(), first.application.len()), ("", 0));
+        assert_eq!((first.metadata.as_str(), first.further.len()), ("", 0));
         assert_eq!((second.host.as_str(), second.source.as_str()), ("web1", "app"));
         assert_eq!(second.metadata, r#"{"path":"/ä"}"#);
         let further: Vec<(&str, &str)> =
-            second.application.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            second.further.iter().map(|(name, value)| (*name, value.as_str())).collect();
         assert_eq!(
             further,
             [

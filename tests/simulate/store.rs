@@ -75,7 +75,7 @@ impl Inner {
                 for (index, row) in batch.rows.iter().enumerate() {
                     let text = |slice| String::from_utf8(batch.text(slice).to_vec()).unwrap();
                     let cell = Cell { message: text(&row.message), metadata: text(&row.metadata) };
-                    let Partition { table, day, ref source, bucket } = batch.partition;
+                    let Partition { table, day, ref source, bucket, .. } = batch.partition;
                     let place = (table, day, source.to_string(), bucket, row.key);
                     put(&mut self.rows, place, batch.row_stamp(index), cell);
                 }
@@ -276,7 +276,7 @@ impl Store for Memory {
     fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         let inner = self.inner();
         let text = |(partition, key): &(Partition, RowKey)| {
-            let Partition { table, day, source, bucket } = partition;
+            let Partition { table, day, source, bucket, .. } = partition;
             let place = (*table, *day, source.to_string(), *bucket, *key);
             inner.rows.get(&place).map(|(_, cell)| StoredText {
                 message: cell.message.clone(),

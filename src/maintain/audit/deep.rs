@@ -15,6 +15,7 @@ use crate::key::RowKey;
 use crate::ledger::{Encoding, KernelIdentity, OriginId, StoredOrigin};
 use crate::sources::file::reader;
 use crate::sources::{Buffers, CHUNK_BYTES_MAX, Chunk, Input, Opening};
+use crate::spool::LaneBytes;
 use crate::stores::{LogReader, Store, StoreError};
 use crate::worker::{Fill, FillLimits, Layouts, Numbers, Output, Worker};
 
@@ -270,14 +271,11 @@ fn replay(
 ) -> io::Result<Whole> {
     let first = origin.record.first_offset;
     let mut whole = Whole { first, same_head: false, read_to: first, agreed: 0, wrong: Vec::new() };
-    let mut input = open(path)?;
-    let head = read_exactly(&mut input, origin.record.head_bytes)?;
-    whole.same_head = head.len() as u64 == origin.record.head_bytes
-        && xxhash_rust::xxh3::xxh3_64(&head) == origin.record.head_hash;
+    whole.same_head = has_head(origin, path)?;
     if !whole.same_head {
         return Ok(whole);
     }
-    let mut input = open(path)?;
+    let mut input = open(origin, path)?;
     let before = skip_to(&mut input, first)?;
     let mut replay = Replay::new(origin, fill_for(store, &origin.record.host));
     replay.open(first, before)?;
@@ -298,6 +296,18 @@ fn replay(
     }
     replay.finish(&mut each)?;
     Ok(whole)
+}
+
+/// Whether a file has the head that the origin had at birth. A lane of the spool is known by its
+/// origin's number.
+fn has_head(origin: &StoredOrigin, path: &Path) -> io::Result<bool> {
+    let record = &origin.record;
+    if record.encoding == Encoding::Spool {
+        return Ok(true);
+    }
+    let head = read_exactly(&mut open(origin, path)?, record.head_bytes)?;
+    Ok(head.len() as u64 == record.head_bytes
+        && xxhash_rust::xxh3::xxh3_64(&head) == record.head_hash)
 }
 
 /// One origin on its way through a worker of its own.
@@ -419,6 +429,11 @@ impl<'a> Replay<'a> {
 /// Files that may hold an origin's bytes: its path, and names beside it that begin alike.
 fn candidates(origin: &StoredOrigin) -> Vec<PathBuf> {
     let path = &origin.record.path;
+    if origin.record.encoding == Encoding::Spool {
+        // the segment's path with the lane's name behind it
+        let segment = path.to_str().and_then(|path| path.rsplit_once('#')).map(|parts| parts.0);
+        return segment.map(PathBuf::from).into_iter().collect();
+    }
     let mut found = vec![path.clone()];
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = name.split('.').next().unwrap_or(&name).to_owned();
@@ -435,7 +450,14 @@ fn candidates(origin: &StoredOrigin) -> Vec<PathBuf> {
     found
 }
 
-fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+fn open(origin: &StoredOrigin, path: &Path) -> io::Result<Box<dyn Read>> {
+    if origin.record.encoding == Encoding::Spool {
+        let lane = LaneBytes::open(path, origin.record.id).map_err(io::Error::other)?;
+        return match lane {
+            Some(lane) => Ok(Box::new(lane)),
+            None => Err(io::Error::other("this segment has no lane of this origin")),
+        };
+    }
     let file = File::open(path)?;
     let encoding = match path.extension().and_then(|extension| extension.to_str()) {
         Some("gz") => Encoding::Gzip,

@@ -10,6 +10,7 @@ use super::count::{By, Count};
 use super::cursor;
 use super::filter::metadata;
 use super::raw::Files;
+use crate::key::Table;
 use crate::record::Level;
 use crate::stores::StoredRow;
 
@@ -115,7 +116,7 @@ impl Printer {
             }
             Look::Csv => {
                 if !std::mem::replace(&mut self.headed, true) {
-                    machine::csv_head(out)?;
+                    machine::csv_head(out, row)?;
                 }
                 machine::csv(out, row)
             }
@@ -165,7 +166,12 @@ impl Printer {
     fn short(&self, out: &mut dyn Write, row: &StoredRow, format: &str) -> io::Result<()> {
         let time = self.time(row).strftime(format).to_string();
         let (on, off) = self.colour(row.level);
-        let head = format!("{time} {} {}", escape::line(&row.host), escape::line(&row.source));
+        let head = if row.table == Table::Events {
+            let user = row.further.iter().find(|(name, _)| *name == "user_id");
+            format!("{time} {}", escape::line(user.map_or("", |(_, user)| user)))
+        } else {
+            format!("{time} {} {}", escape::line(&row.host), escape::line(&row.source))
+        };
         let level = if row.level == Level::Info { "" } else { row.level.name() };
         let gap = if level.is_empty() { "" } else { " " };
         let text = said(row);
@@ -185,16 +191,22 @@ impl Printer {
             let value = escape::lines(value).replace('\n', "\n        ");
             writeln!(out, "    {}={value}", escape::line(name))
         };
+        let of_event = row.table == Table::Events;
         field("source", &row.source)?;
-        field("level", row.level.name())?;
-        field("host", &row.host)?;
-        field("message", &row.message)?;
-        for (name, value) in &row.application {
+        if of_event {
+            field("event_type", &row.message)?;
+        } else {
+            field("level", row.level.name())?;
+            field("host", &row.host)?;
+            field("message", &row.message)?;
+        }
+        for (name, value) in &row.further {
             field(name, value)?;
         }
         for (name, value) in metadata(row) {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            field(&format!("metadata.{name}"), &value)?;
+            let column = if of_event { "event_data" } else { "metadata" };
+            field(&format!("{column}.{name}"), &value)?;
         }
         field("origin", &row.key.origin.to_string())?;
         field("offset_bytes", &row.key.offset_bytes.to_string())
@@ -219,6 +231,9 @@ fn time_of(row: &StoredRow) -> Timestamp {
 /// What a row says in one line. The message of an access log is the request alone: who asked,
 /// and what the answer was, belong to it for a person; so does the program of a syslog line.
 fn said(row: &StoredRow) -> String {
+    if row.table == Table::Events {
+        return format!("{} {}", row.message, row.metadata).trim().to_owned();
+    }
     let fields = metadata(row);
     let text = |name: &str| fields.get(name).and_then(|value| value.as_str());
     let client = text("remote_addr").or_else(|| text("client_ip"));

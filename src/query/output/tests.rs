@@ -17,7 +17,7 @@ const NOW: i64 = 1_795_349_032_250;
 fn a_json_row_has_the_columns_of_the_manual_in_order() {
     let mut row = row(NOW, "GET /pan HTTP/1.1");
     row.metadata = r#"{"status":"200","tags":["a"]}"#.into();
-    row.application = vec![("request_id", "r".into()), ("user_id", "7".into())];
+    row.further = vec![("request_id", "r".into()), ("user_id", "7".into())];
     let expected = concat!(
         r#"{"timestamp":"2026-11-22T12:03:52.250Z","source":"nginx/access","level":"INFO","#,
         r#""message":"GET /pan HTTP/1.1","metadata":{"status":"200","tags":["a"]},"#,
@@ -29,6 +29,31 @@ fn a_json_row_has_the_columns_of_the_manual_in_order() {
     assert!(printed(Look::Json, &row, false).contains(r#""metadata":{},"#));
     row.key.timestamp_ms = 0;
     assert!(printed(Look::Json, &row, false).contains("1970-01-01T00:00:00.000Z"));
+}
+
+#[test]
+fn a_user_event_has_the_columns_of_its_table() {
+    let mut row = row(NOW, "sale");
+    row.table = crate::key::Table::Events;
+    (row.source, row.host) = ("user_events".into(), String::new());
+    row.metadata = r#"{"bread":"2"}"#.into();
+    row.further = vec![("user_id", "u".into()), ("ip_address", "192.0.2.7".into())];
+    row.key.offset_bytes = 7;
+    let expected = concat!(
+        r#"{"user_id":"u","event_timestamp":"2026-11-22T12:03:52.250Z","#,
+        r#""event_id":"00000000-0000-8000-8800-000000000007","event_type":"sale","#,
+        r#""event_data":{"bread":"2"},"ip_address":"192.0.2.7","origin":1,"offset_bytes":7}"#,
+        "\n"
+    );
+    assert_eq!(printed(Look::Json, &row, false), expected);
+    assert_eq!(printed(Look::Short, &row, true), "Nov 22 12:03:52 u: sale {\"bread\":\"2\"}\n");
+    assert_eq!(
+        printed(Look::Csv, &row, false),
+        "user_id,event_timestamp,event_id,event_type,event_data,session_id,ip_address,user_agent,\
+         origin,offset_bytes\nu,2026-11-22T12:03:52.250Z,00000000-0000-8000-8800-000000000007,sale,\
+         \"{\"\"bread\"\":\"\"2\"\"}\",,192.0.2.7,,1,7\n"
+    );
+    assert!(printed(Look::Verbose, &row, false).contains("event_data.bread=2"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::ask::{all_rows, at_once};
 use super::rows::cql_date;
 use super::spans::counts_of;
 use super::{CassandraStore, Link};
+use crate::key::Table;
 use crate::ledger::OriginId;
 use crate::record::Level;
 use crate::stores::{CountKey, StoreError};
@@ -52,7 +53,7 @@ impl CassandraStore {
     }
 }
 
-type StatsRow = (String, i64, Option<String>, Option<String>);
+type StatsRow = (String, i64, Option<String>, Option<String>, Option<String>);
 
 async fn stats_of_hour(link: &Link, day: i32, hour: i8) -> Result<Vec<StatsRow>, StoreError> {
     let values = (CqlDate(cql_date(day)), hour);
@@ -95,17 +96,18 @@ enum Whose {
 struct Totals {
     sources: Names,
     hosts: Names,
-    sums: HashMap<(i64, usize, Whose, Level), [u64; 60]>,
+    sums: HashMap<(i64, Table, usize, Whose, Level), [u64; 60]>,
 }
 
 impl Totals {
     /// Adds a row of statistics of the hour that begins at `minute`.
     fn add(&mut self, minute: i64, row: StatsRow) {
-        let (source, origin, host, counts) = row;
+        let (source, origin, table, host, counts) = row;
+        let table = table.as_deref().and_then(Table::from_word).unwrap_or(Table::Infrastructure);
         let source = self.sources.number(source);
         let whose = host.map_or(Whose::Origin(origin), |host| Whose::Host(self.hosts.number(host)));
         for (level, counts) in counts.as_deref().map(counts_of).unwrap_or_default() {
-            let sums = self.sums.entry((minute, source, whose, level)).or_insert([0; 60]);
+            let sums = self.sums.entry((minute, table, source, whose, level)).or_insert([0; 60]);
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += count;
             }
@@ -113,18 +115,18 @@ impl Totals {
     }
 
     fn is_nameless(&self) -> bool {
-        self.sums.keys().any(|(_, _, whose, _)| matches!(whose, Whose::Origin(_)))
+        self.sums.keys().any(|(_, _, _, whose, _)| matches!(whose, Whose::Origin(_)))
     }
 
     fn name(&mut self, hosts: &BTreeMap<OriginId, String>) {
-        for ((minute, source, whose, level), counts) in std::mem::take(&mut self.sums) {
+        for ((minute, table, source, whose, level), counts) in std::mem::take(&mut self.sums) {
             let whose = match whose {
                 Whose::Origin(origin) => {
                     Whose::Host(self.hosts.number(hosts.get(&origin).cloned().unwrap_or_default()))
                 }
                 host @ Whose::Host(_) => host,
             };
-            let sums = self.sums.entry((minute, source, whose, level)).or_insert([0; 60]);
+            let sums = self.sums.entry((minute, table, source, whose, level)).or_insert([0; 60]);
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += count;
             }
@@ -137,24 +139,25 @@ impl Totals {
         let mut sums: Vec<_> = self
             .sums
             .iter()
-            .map(|((first, source, whose, level), counts)| {
+            .map(|((first, table, source, whose, level), counts)| {
                 let host = match whose {
                     Whose::Host(host) => self.hosts.name(*host),
                     Whose::Origin(_) => "",
                 };
-                ((*first, self.sources.name(*source), *level, host), counts)
+                ((*first, *table, self.sources.name(*source), *level, host), counts)
             })
             .collect();
         sums.sort_unstable_by_key(|(key, _)| *key);
         let mut rows = Vec::new();
         for hour in sums.chunk_by(|(a, _), (b, _)| a.0 == b.0) {
             for index in 0..60 {
-                for ((first, source, level, host), counts) in hour {
+                for ((first, table, source, level, host), counts) in hour {
                     let minute = first + i64::try_from(index).unwrap_or(0);
                     let count = counts.get(index).copied().unwrap_or(0);
                     if count > 0 && wanted.contains(&minute) {
                         let (source, host) = ((*source).to_owned(), (*host).to_owned());
-                        rows.push((CountKey { minute, source, level: *level, host }, count));
+                        let (table, level) = (*table, *level);
+                        rows.push((CountKey { minute, table, source, level, host }, count));
                     }
                 }
             }
@@ -168,7 +171,8 @@ mod tests {
     use super::*;
 
     fn row(source: &str, origin: i64, host: Option<&str>, counts: &str) -> StatsRow {
-        (source.to_owned(), origin, host.map(str::to_owned), Some(counts.to_owned()))
+        let table = Some("application_logs".to_owned());
+        (source.to_owned(), origin, table, host.map(str::to_owned), Some(counts.to_owned()))
     }
 
     #[test]

@@ -58,6 +58,12 @@ fn tokens(range: i64) -> (i64, i64) {
     (start(range), if range == RANGES - 1 { i64::MAX } else { start(range + 1) })
 }
 
+type Key = (CqlTimestamp, i64, i64);
+
+fn key_of((timestamp, origin, offset_bytes): Key) -> RowKey {
+    RowKey { timestamp_ms: timestamp.0, origin, offset_bytes }
+}
+
 async fn send_range(
     link: &Link,
     table: Table,
@@ -67,16 +73,17 @@ async fn send_range(
     let (above, to) = tokens(range);
     let mut next = Some(PagingState::start());
     while let Some(from) = next.take() {
-        let statement = &link.reads.of(table).keys;
-        let (rows, more) =
-            page::<(CqlTimestamp, i64, i64)>(&link.session, statement, &(above, to), from).await?;
+        let (keys, more) = match link.reads.of(table) {
+            Some(statements) => {
+                let statement = &statements.keys;
+                let (rows, more) =
+                    page::<Key>(&link.session, statement, &(above, to), from).await?;
+                (rows.into_iter().map(key_of).collect(), more)
+            }
+            None => link.reads.events.keys(&link.session, (above, to), from).await?,
+        };
         next = more;
-        let keys = rows.into_iter().map(|(timestamp, origin, offset_bytes)| RowKey {
-            timestamp_ms: timestamp.0,
-            origin,
-            offset_bytes,
-        });
-        if sender.send(Ok(keys.collect())).await.is_err() {
+        if sender.send(Ok(keys)).await.is_err() {
             return Ok(());
         }
     }

@@ -24,6 +24,7 @@ impl Layouts {
         let layouts = match table {
             Table::Infrastructure => &self.infrastructure,
             Table::Application => &self.application,
+            Table::Events => return Layout::default(),
         };
         layouts
             .get(source)
@@ -35,7 +36,7 @@ impl Layouts {
         let layouts = match Table::from_word(table) {
             Some(Table::Infrastructure) => &mut self.infrastructure,
             Some(Table::Application) => &mut self.application,
-            None => return,
+            Some(Table::Events) | None => return,
         };
         let slot_hours = u8::try_from(slot_hours).unwrap_or(24);
         let layout = Layout {

@@ -24,6 +24,7 @@ use crate::ledger::{
 mod ask;
 mod connect;
 mod counts;
+mod events;
 mod fault;
 mod keys;
 mod layout;
@@ -77,6 +78,7 @@ struct Link {
     session: Arc<Session>,
     infrastructure: rows::Insert,
     application: rows::Insert,
+    events: rows::Insert,
     origins: origins::Statements,
     spans: spans::Statements,
     marks: marks::Statements,
@@ -88,19 +90,15 @@ impl Link {
     async fn open(session: Arc<Session>, config: &config::Cassandra) -> Result<Self, StoreError> {
         schema::require(&session, &config.keyspace).await?;
         let keyspace = config.keyspace.as_str();
-        let ttl = |table| schema::ttl_to_write(&session, config, table);
-        let (infrastructure, application) =
-            (ttl(Table::Infrastructure).await?, ttl(Table::Application).await?);
+        let session_of = &session;
+        let insert = async |table| {
+            let ttl_s = schema::ttl_to_write(session_of, config, table).await?;
+            rows::Insert::prepare(session_of, keyspace, table, ttl_s).await
+        };
         Ok(Self {
-            infrastructure: rows::Insert::prepare(
-                &session,
-                keyspace,
-                Table::Infrastructure,
-                infrastructure,
-            )
-            .await?,
-            application: rows::Insert::prepare(&session, keyspace, Table::Application, application)
-                .await?,
+            infrastructure: insert(Table::Infrastructure).await?,
+            application: insert(Table::Application).await?,
+            events: insert(Table::Events).await?,
             origins: origins::Statements::prepare(&session, keyspace).await?,
             spans: spans::Statements::prepare(&session, keyspace).await?,
             marks: marks::Statements::prepare(&session, keyspace).await?,
@@ -114,6 +112,7 @@ impl Link {
         match table {
             Table::Infrastructure => &self.infrastructure,
             Table::Application => &self.application,
+            Table::Events => &self.events,
         }
     }
 }
@@ -361,7 +360,7 @@ impl Store for CassandraStore {
     fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         Box::pin(async move {
             let link = self.link().await?;
-            self.note(link.reads.texts(&link.session, rows).await)
+            self.note(read::Statements::texts(&link, rows).await)
         })
     }
 

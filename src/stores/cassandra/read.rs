@@ -18,7 +18,7 @@ use super::layout::day_of_cql;
 use super::rows::cql_date;
 use super::scan::{Scan, StatementsOfTable};
 use super::stored::{ApplicationRow, InfrastructureRow, accepts, columns};
-use super::{CassandraStore, Link, origins};
+use super::{CassandraStore, Link, events, origins};
 use crate::key::{Partition, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::stores::{
@@ -31,6 +31,7 @@ const FRESH_MS: u64 = 2000;
 pub(super) struct Statements {
     pub(super) infrastructure: StatementsOfTable,
     pub(super) application: StatementsOfTable,
+    pub(super) events: events::Statements,
     by_request: PreparedStatement,
     hours: PreparedStatement,
     next_source: PreparedStatement,
@@ -44,6 +45,7 @@ impl Statements {
             infrastructure: StatementsOfTable::prepare(session, keyspace, Table::Infrastructure)
                 .await?,
             application: StatementsOfTable::prepare(session, keyspace, Table::Application).await?,
+            events: events::Statements::prepare(session, keyspace).await?,
             by_request: prepare_read(
                 session,
                 format!(
@@ -63,46 +65,55 @@ impl Statements {
             stats: prepare_read(
                 session,
                 format!(
-                    "SELECT source, origin, host, counts {stats} WHERE log_date = ? AND hour = ?"
+                    "SELECT source, origin, table_name, host, counts {stats} WHERE log_date = ? AND hour = ?"
                 ),
             )
             .await?,
         })
     }
 
-    pub(super) fn of(&self, table: Table) -> &StatementsOfTable {
+    /// Those of a table of log rows.
+    pub(super) fn of(&self, table: Table) -> Option<&StatementsOfTable> {
         match table {
-            Table::Infrastructure => &self.infrastructure,
-            Table::Application => &self.application,
+            Table::Infrastructure => Some(&self.infrastructure),
+            Table::Application => Some(&self.application),
+            Table::Events => None,
         }
+    }
+
+    async fn text(
+        &self,
+        session: &Session,
+        partition: &Partition,
+        key: RowKey,
+    ) -> Result<Option<StoredText>, StoreError> {
+        let Some(statements) = self.of(partition.table) else {
+            return self.events.text(session, partition.user.unwrap_or(0), key).await;
+        };
+        let values = (
+            CqlDate(cql_date(partition.day)),
+            &*partition.source,
+            partition.bucket,
+            CqlTimestamp(key.timestamp_ms),
+            key.origin,
+            key.offset_bytes,
+        );
+        let found: Vec<(Option<String>, Option<String>)> =
+            all_rows(session, &statements.text, values, PagingState::start()).await?;
+        Ok(found.into_iter().next().map(|(message, metadata)| StoredText {
+            message: message.unwrap_or_default(),
+            metadata: metadata.unwrap_or_default(),
+        }))
     }
 
     /// What the rows with these keys say.
     pub(super) async fn texts(
-        &self,
-        session: &Arc<Session>,
+        link: &Arc<Link>,
         rows: &[(Partition, RowKey)],
     ) -> Result<Vec<Option<StoredText>>, StoreError> {
         let jobs = rows.iter().enumerate().map(|(index, (partition, key))| {
-            let (session, partition, key) = (Arc::clone(session), partition.clone(), *key);
-            let statement = self.of(partition.table).text.clone();
-            async move {
-                let values = (
-                    CqlDate(cql_date(partition.day)),
-                    &*partition.source,
-                    partition.bucket,
-                    CqlTimestamp(key.timestamp_ms),
-                    key.origin,
-                    key.offset_bytes,
-                );
-                let found: Vec<(Option<String>, Option<String>)> =
-                    all_rows(&session, &statement, values, PagingState::start()).await?;
-                let text = found.into_iter().next().map(|(message, metadata)| StoredText {
-                    message: message.unwrap_or_default(),
-                    metadata: metadata.unwrap_or_default(),
-                });
-                Ok((index, text))
-            }
+            let (link, partition, key) = (Arc::clone(link), partition.clone(), *key);
+            async move { Ok((index, link.reads.text(&link.session, &partition, key).await?)) }
         });
         let mut texts = vec![None; rows.len()];
         at_once(jobs.collect::<Vec<_>>(), |(index, text)| {
@@ -183,6 +194,9 @@ impl CassandraStore {
 
     async fn read_rows(&self, query: &RowQuery) -> Result<Page, StoreError> {
         let link = self.link().await?;
+        if query.tables.contains(&Table::Events) {
+            return self.read_events(&link, query).await;
+        }
         if let Some(request) = query.request_id {
             return by_request(&link, query, request).await;
         }
@@ -233,6 +247,10 @@ async fn by_request(link: &Link, query: &RowQuery, request: u128) -> Result<Page
 }
 
 impl LogReader for CassandraStore {
+    fn needs_user(&self) -> bool {
+        true
+    }
+
     fn rows<'a>(&'a self, query: &'a RowQuery) -> Answer<'a, Page> {
         Box::pin(async move { self.note(self.read_rows(query).await) })
     }
@@ -316,7 +334,7 @@ pub(super) async fn page_of(
     from: PagingState,
 ) -> Result<(Vec<crate::stores::StoredRow>, Option<PagingState>), StoreError> {
     Ok(match table {
-        Table::Infrastructure => {
+        Table::Infrastructure | Table::Events => {
             let (rows, next) =
                 page::<InfrastructureRow>(&link.session, statement, values, from).await?;
             (rows.into_iter().filter_map(InfrastructureRow::stored).collect(), next)

@@ -56,9 +56,10 @@ impl Report {
     }
 }
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "infrastructure_logs",
     "application_logs",
+    "user_events",
     "log_layout",
     "origins",
     "contexts",

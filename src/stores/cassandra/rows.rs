@@ -1,5 +1,6 @@
 //! Batches of rows: the cells go straight from the batch's arena into the request.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use scylla::client::session::Session;
@@ -13,11 +14,11 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::ask::prepare;
 use super::fault;
-use crate::batch::{ApplicationColumns, Batch, Row};
-use crate::key::Table;
+use crate::batch::{ApplicationColumns, Batch, EventColumns, Row, Slice};
+use crate::key::{Table, month_of};
 use crate::stores::StoreError;
 
-use NativeType::{BigInt, Date, Double, Int, SmallInt, Text, Timestamp, Uuid};
+use NativeType::{BigInt, Date, Double, Inet, Int, SmallInt, Text, Timestamp, Uuid};
 
 /// The columns in the order in which [`Cells`] writes them; the write timestamp comes last.
 const COLUMNS: &[(&str, NativeType)] = &[
@@ -42,6 +43,18 @@ const APPLICATION_COLUMNS: &[(&str, NativeType)] = &[
     ("duration_ms", Double),
 ];
 
+const EVENT_COLUMNS: &[(&str, NativeType)] = &[
+    ("user_id", Uuid),
+    ("month", Date),
+    ("event_timestamp", Timestamp),
+    ("event_id", Uuid),
+    ("event_type", Text),
+    ("event_data", Text),
+    ("session_id", Text),
+    ("ip_address", Inet),
+    ("user_agent", Text),
+];
+
 /// Requests that wait to be used again, each with as many statements as its last batch had rows.
 const REQUESTS_KEPT_MAX: usize = 8;
 
@@ -59,7 +72,7 @@ impl Insert {
         table: Table,
         ttl_s: Option<i64>,
     ) -> Result<Self, StoreError> {
-        let columns: Vec<_> = COLUMNS.iter().chain(further(table)).collect();
+        let columns = columns(table);
         let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
         let ttl = ttl_s.map_or_else(String::new, |seconds| format!(" AND TTL {seconds}"));
         let text = format!(
@@ -117,10 +130,11 @@ impl Insert {
     }
 }
 
-fn further(table: Table) -> &'static [(&'static str, NativeType)] {
+fn columns(table: Table) -> Vec<&'static (&'static str, NativeType)> {
     match table {
-        Table::Infrastructure => &[],
-        Table::Application => APPLICATION_COLUMNS,
+        Table::Infrastructure => COLUMNS.iter().collect(),
+        Table::Application => COLUMNS.iter().chain(APPLICATION_COLUMNS).collect(),
+        Table::Events => EVENT_COLUMNS.iter().collect(),
     }
 }
 
@@ -183,6 +197,10 @@ fn write_row(
     writer: &mut RowWriter,
 ) -> Result<(), SerializationError> {
     let partition = &batch.partition;
+    if partition.table == Table::Events {
+        write_event(batch, row, writer)?;
+        return cell(writer, &stamp.to_be_bytes());
+    }
     cell(writer, &cql_date(partition.day).to_be_bytes())?;
     cell(writer, partition.source.as_bytes())?;
     cell(writer, &partition.bucket.to_be_bytes())?;
@@ -196,10 +214,7 @@ fn write_row(
     optional(writer, (!metadata.is_empty()).then_some(metadata))?;
     if partition.table == Table::Application {
         let none = ApplicationColumns::default();
-        let columns = row
-            .application
-            .and_then(|index| batch.application.get(index as usize))
-            .unwrap_or(&none);
+        let columns = batch.application_of(row).unwrap_or(&none);
         write_application(batch, columns, writer)?;
     }
     cell(writer, &stamp.to_be_bytes())
@@ -216,6 +231,26 @@ fn write_application(
     optional(writer, columns.session_id.as_ref().map(|slice| batch.text(slice)))?;
     optional(writer, columns.traceback.as_ref().map(|slice| batch.text(slice)))?;
     optional(writer, columns.duration_ms.map(f64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice))
+}
+
+fn write_event(batch: &Batch, row: &Row, writer: &mut RowWriter) -> Result<(), SerializationError> {
+    let nobody = EventColumns::default();
+    let columns = batch.event_of(row).unwrap_or(&nobody);
+    let text = |slice: Option<&Slice>| slice.map(|slice| batch.text(slice));
+    let filled = |slice: &Slice| Some(batch.text(slice)).filter(|text| !text.is_empty());
+    cell(writer, &columns.user_id.to_be_bytes())?;
+    cell(writer, &cql_date(month_of(batch.partition.day)).to_be_bytes())?;
+    cell(writer, &row.key.timestamp_ms.to_be_bytes())?;
+    cell(writer, &row.key.event_id().to_be_bytes())?;
+    optional(writer, filled(&row.message))?;
+    optional(writer, filled(&row.metadata))?;
+    optional(writer, text(columns.session_id.as_ref()))?;
+    match columns.ip_address {
+        Some(IpAddr::V4(ip)) => cell(writer, &ip.octets())?,
+        Some(IpAddr::V6(ip)) => cell(writer, &ip.octets())?,
+        None => optional(writer, None)?,
+    }
+    optional(writer, text(columns.user_agent.as_ref()))
 }
 
 fn cell(writer: &mut RowWriter, value: &[u8]) -> Result<(), SerializationError> {
@@ -241,7 +276,7 @@ mod tests {
     use crate::record::Level;
 
     fn batch(table: Table) -> Batch {
-        let partition = Partition { table, day: 0, source: Arc::from("s"), bucket: 2 };
+        let partition = Partition { table, day: 0, source: Arc::from("s"), bucket: 2, user: None };
         let mut batch = Batch::new(partition, Arc::from("h"));
         batch.text.extend_from_slice(b"hello");
         batch.stamp = 7;
@@ -251,7 +286,7 @@ mod tests {
                 level: Level::Error,
                 message: 0..5,
                 metadata: 0..0,
-                application: None,
+                further: None,
             });
         }
         batch
@@ -275,7 +310,8 @@ mod tests {
 
     #[test]
     fn each_row_has_all_columns_and_its_own_stamp() {
-        for (table, columns) in [(Table::Infrastructure, 11), (Table::Application, 17)] {
+        let tables = [(Table::Infrastructure, 11), (Table::Application, 17), (Table::Events, 10)];
+        for (table, columns) in tables {
             let (bytes, counts) = bytes_of(&batch(table));
             assert_eq!(counts, [columns, columns]);
             assert_eq!(bytes[bytes.len() - 8..], 8_i64.to_be_bytes());
@@ -289,6 +325,24 @@ mod tests {
         let null = (-1_i32).to_be_bytes();
         assert_eq!(bytes.windows(4).filter(|window| *window == unset).count(), 2);
         assert_eq!(bytes.windows(4).filter(|window| *window == null).count(), 0);
+    }
+
+    #[test]
+    fn an_event_is_one_of_its_users_month() {
+        let mut events = batch(Table::Events);
+        events.partition.day = 20_779;
+        let ip_address = Some(IpAddr::from([192, 0, 2, 7]));
+        events.events.push(EventColumns { user_id: 5, ip_address, ..EventColumns::default() });
+        for row in &mut events.rows {
+            row.further = Some(0);
+        }
+        let (bytes, _) = bytes_of(&events);
+        let sized =
+            |value: &[u8]| [&i32::try_from(value.len()).unwrap().to_be_bytes(), value].concat();
+        let key = [sized(&5_u128.to_be_bytes()), sized(&cql_date(20_758).to_be_bytes())].concat();
+        assert!(bytes.starts_with(&key));
+        let ip = sized(&[192, 0, 2, 7]);
+        assert_eq!(bytes.windows(8).filter(|window| *window == ip).count(), 2);
     }
 
     #[test]

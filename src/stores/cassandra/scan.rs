@@ -119,14 +119,7 @@ impl<'a> Scan<'a> {
         layouts: &'a Layouts,
         query: &'a RowQuery,
     ) -> Self {
-        let edge = |timestamp_ms, rest| RowKey { timestamp_ms, origin: rest, offset_bytes: rest };
-        let mut above = edge(query.since_ms.map_or(-1, |since| since.saturating_sub(1)), i64::MAX);
-        let mut below = edge(query.until_ms.unwrap_or(i64::MAX), i64::MIN);
-        match query.after {
-            Some(after) if query.newest_first => below = below.min(after),
-            Some(after) => above = above.max(after),
-            None => {}
-        }
+        let (above, below) = query.edges();
         Self {
             store,
             link,
@@ -301,7 +294,10 @@ impl<'a> Scan<'a> {
     }
 
     fn ask(&self, part: &Part, wanted: usize) -> Ask {
-        let statements = self.link.reads.of(part.table);
+        let statements = match part.table {
+            Table::Application => &self.link.reads.application,
+            Table::Infrastructure | Table::Events => &self.link.reads.infrastructure,
+        };
         let statement =
             if self.query.newest_first { &statements.newest } else { &statements.oldest };
         let mut statement = statement.clone();
@@ -370,11 +366,10 @@ fn parts_of_day(query: &RowQuery, layouts: &Layouts, day: i32, sources: &[&str])
             query.levels.is_empty() || query.levels.iter().any(|level| class(*level) == *wanted)
         })
         .collect();
-    let tables = if query.tables.is_empty() { Table::ALL.to_vec() } else { query.tables.clone() };
     let mut parts = Vec::new();
     for &name in sources {
         let source: Arc<str> = Arc::from(name);
-        for &table in &tables {
+        for &table in query.tables() {
             let layout = layouts.of(table, name, day);
             let slot_ms = i64::from(layout.slot_hours.max(1)) * 3_600_000;
             for bucket in classes.iter().flat_map(|&class| layout.buckets(class)) {

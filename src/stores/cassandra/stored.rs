@@ -13,7 +13,7 @@ pub(super) fn columns(table: Table) -> String {
     let all = "source, timestamp, origin, offset_bytes, level, message, host, metadata";
     let further = ", logger, request_id, user_id, session_id, traceback, duration_ms";
     match table {
-        Table::Infrastructure => all.to_owned(),
+        Table::Infrastructure | Table::Events => all.to_owned(),
         Table::Application => format!("{all}{further}"),
     }
 }
@@ -67,7 +67,7 @@ impl InfrastructureRow {
             message: self.message.unwrap_or_default(),
             host: self.host.unwrap_or_default(),
             metadata: self.metadata.unwrap_or_default(),
-            application: Vec::new(),
+            further: Vec::new(),
         })
     }
 }
@@ -95,7 +95,7 @@ impl ApplicationRow {
         };
         let mut row = row.stored()?;
         row.table = Table::Application;
-        row.application =
+        row.further =
             further.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         Some(row)
     }

@@ -146,7 +146,7 @@ impl Store for ScriptedStore {
 
 /// A batch of rows at these offsets, whose piece is numbered by the first.
 fn batch_of(table: Table, offsets: std::ops::Range<i64>) -> Batch {
-    let partition = Partition { table, day: 20_779, source: "app".into(), bucket: 0 };
+    let partition = Partition { table, day: 20_779, source: "app".into(), bucket: 0, user: None };
     let mut batch = Batch::new(partition, Arc::from("web1"));
     batch.stamp = 1_000_000 + offsets.start;
     batch.pieces.push(offsets.start.unsigned_abs());
@@ -159,7 +159,7 @@ fn batch_of(table: Table, offsets: std::ops::Range<i64>) -> Batch {
             level: Level::Info,
             message: start..end,
             metadata: end..end,
-            application: None,
+            further: None,
         });
     }
     batch

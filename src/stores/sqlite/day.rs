@@ -1,9 +1,10 @@
-//! The file of one day: both tables of log rows.
+//! The file of one day: the tables of log rows, and the user events (see [`super::events`]).
 //!
 //! ```text
 //! YYYY-MM-DD.db            days are UTC days of the column `timestamp` (milliseconds)
 //!   infrastructure_logs    key (source, timestamp, origin, offset_bytes), rows inside the key's tree
 //!   application_logs       the same, and the columns of applications
+//!   user_events            key (user_id, event_timestamp, event_id)
 //! ```
 //!
 //! The key begins with the source, so that one source is read without the others, and all of them
@@ -16,13 +17,14 @@ use std::path::{Path, PathBuf};
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Statement, ToSql};
 
+use super::events;
 use super::files::{self, Inode};
 use crate::batch::{ApplicationColumns, Batch, Row};
 use crate::key::Table;
 use crate::stores::{StoreError, StoredText};
 
-/// Version of the tables, in `user_version`.
-const VERSION: u32 = 1;
+/// Version of the tables, in `user_version`. Version 1 had no user events.
+const VERSION: u32 = 2;
 
 /// Page cache of one open day. Eight days are open at most.
 const CACHE_KIB: u32 = 2048;
@@ -33,12 +35,22 @@ const CHECKPOINT_PAGES: u32 = 2000;
 /// What a query must say word for word for the partial index to be used.
 pub const GRAVE: &str = "level IN ('WARNING','ERROR','CRITICAL')";
 
-fn schema() -> String {
+fn schema(found: u32) -> String {
     let mut sql = String::new();
-    for table in Table::ALL {
+    if found == 0 {
+        sql += &log_tables();
+    }
+    sql += events::SCHEMA;
+    let _ = write!(sql, "PRAGMA user_version = {VERSION};");
+    sql
+}
+
+fn log_tables() -> String {
+    let mut sql = String::new();
+    for table in Table::LOGS {
         let name = table.name();
         let more = match table {
-            Table::Infrastructure => "",
+            Table::Infrastructure | Table::Events => "",
             Table::Application => {
                 "logger TEXT, request_id TEXT, user_id INTEGER, session_id TEXT, \
                  traceback TEXT, duration_ms REAL,"
@@ -56,7 +68,6 @@ fn schema() -> String {
     }
     sql += "CREATE INDEX application_logs_request ON application_logs (request_id)
               WHERE request_id IS NOT NULL;";
-    let _ = write!(sql, "PRAGMA user_version = {VERSION};");
     sql
 }
 
@@ -85,9 +96,9 @@ impl DayFile {
         if found > VERSION {
             return Err(StoreError::Newer { store: super::NAME, found, known: VERSION });
         }
-        if found == 0 {
+        if found < VERSION {
             connection
-                .execute_batch(&format!("BEGIN IMMEDIATE; {} COMMIT;", schema()))
+                .execute_batch(&format!("BEGIN IMMEDIATE; {} COMMIT;", schema(found)))
                 .map_err(refused)?;
         }
         let inode = Inode::at(&path);
@@ -128,6 +139,9 @@ impl DayFile {
         key: crate::key::RowKey,
     ) -> Result<Option<StoredText>, StoreError> {
         let ask = || {
+            if table == Table::Events {
+                return events::text(&self.connection, key);
+            }
             let sql = format!(
                 "SELECT message, metadata FROM {} WHERE source = ? AND timestamp = ? AND origin = ? \
                  AND offset_bytes = ?",
@@ -168,7 +182,7 @@ const APPLICATION_COLUMNS: &str = "logger, request_id, user_id, session_id, trac
 /// a replay or an amendment: the later stamp holds, whatever order the writes come in.
 fn insert_sql(table: Table) -> String {
     let columns = match table {
-        Table::Infrastructure => COLUMNS.to_owned(),
+        Table::Infrastructure | Table::Events => COLUMNS.to_owned(),
         Table::Application => format!("{COLUMNS}, {APPLICATION_COLUMNS}"),
     };
     let marks = vec!["?"; columns.split(',').count()].join(",");
@@ -191,6 +205,7 @@ fn insert(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(match table {
         Table::Infrastructure => INFRASTRUCTURE.get_or_init(|| insert_sql(table)),
         Table::Application => APPLICATION.get_or_init(|| insert_sql(table)),
+        Table::Events => return events::insert(connection, batch),
     })?;
     // bindings stay from row to row
     statement.raw_bind_parameter(1, &*batch.partition.source)?;
@@ -220,8 +235,7 @@ fn bind_application(
     row: &Row,
 ) -> rusqlite::Result<()> {
     let none = ApplicationColumns::default();
-    let columns =
-        row.application.and_then(|at| batch.application.get(at as usize)).unwrap_or(&none);
+    let columns = batch.application_of(row).unwrap_or(&none);
     let text = |slice: &Option<crate::batch::Slice>| slice.as_ref().map(|s| Text(batch.text(s)));
     statement.raw_bind_parameter(10, text(&columns.logger))?;
     statement.raw_bind_parameter(11, columns.request_id.map(uuid_text))?;
@@ -231,13 +245,13 @@ fn bind_application(
     statement.raw_bind_parameter(15, columns.duration_ms)
 }
 
-/// A request id as it stands in its column.
+/// A uuid as it stands in its column.
 pub fn uuid_text(id: u128) -> String {
     uuid::Uuid::from_u128(id).to_string()
 }
 
 /// UTF-8 bytes as a text.
-struct Text<'a>(&'a [u8]);
+pub(super) struct Text<'a>(pub(super) &'a [u8]);
 
 impl ToSql for Text<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -245,7 +259,7 @@ impl ToSql for Text<'_> {
     }
 }
 
-fn text_or_null(bytes: &[u8]) -> ToSqlOutput<'_> {
+pub(super) fn text_or_null(bytes: &[u8]) -> ToSqlOutput<'_> {
     if bytes.is_empty() {
         ToSqlOutput::Owned(Value::Null)
     } else {

@@ -211,17 +211,19 @@ pub fn counts(connection: &Connection, since: i64, until: i64) -> Sql<Vec<(Count
         .query_and_then([], |row| row.get(0))?
         .collect::<Sql<_>>()?;
     let mut statement = moment.prepare(
-        "SELECT minutes, source, coalesce(host, '') AS host FROM spans LEFT JOIN origins \
+        "SELECT minutes, log_table, source, coalesce(host, '') AS host FROM spans LEFT JOIN origins \
          USING (origin) WHERE last_minute >= ? AND first_minute <= ?",
     )?;
     let mut counts: HashMap<CountKey, u64> = HashMap::new();
     let mut rows = statement.query([first, last])?;
     while let Some(row) = rows.next()? {
         let (source, host): (String, String) = (row.get("source")?, row.get("host")?);
+        let table = table(row)?;
         for ((minute, level), count) in minutes(row)? {
             let dropped = expired.contains(&minute.div_euclid(24 * 60));
             if (first..=last).contains(&minute) && !dropped {
-                let key = CountKey { minute, source: source.clone(), level, host: host.clone() };
+                let (source, host) = (source.clone(), host.clone());
+                let key = CountKey { minute, table, source, level, host };
                 *counts.entry(key).or_default() += count;
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/index.db        origins contexts spans loss_receipts watermarks dead_letters expired_days
-//! DIR/YYYY-MM-DD.db   infrastructure_logs application_logs
+//! DIR/YYYY-MM-DD.db   infrastructure_logs application_logs user_events
 //! ```
 //!
 //! One thread writes ([`writer`]); any number of processes read beside it ([`SqliteReader`]).
@@ -25,6 +25,7 @@ use crate::ledger::{
 };
 
 mod day;
+mod events;
 mod facts;
 mod files;
 mod index;

@@ -14,7 +14,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::day::{GRAVE, uuid_text};
-use super::{NAME, facts, files, index};
+use super::{NAME, events, facts, files, index};
 use crate::key::{DAY_MS, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::record::Level;
@@ -137,9 +137,14 @@ fn read_day(connection: &Connection, query: &RowQuery, page: &mut Page) -> Sql<b
     // all runs of the merge see one moment
     let moment = connection.unchecked_transaction()?;
     let mut runs = Vec::new();
-    for table in Table::ALL {
-        let wanted = query.tables.is_empty() || query.tables.contains(&table);
-        if !wanted || (query.request_id.is_some() && table == Table::Infrastructure) {
+    for &table in query.tables() {
+        if query.request_id.is_some() && table != Table::Application {
+            continue;
+        }
+        if table == Table::Events {
+            if has_table(&moment, table)? {
+                runs.push((table, events::statements(&moment, query)?));
+            }
             continue;
         }
         let sources = if query.sources.is_empty() {
@@ -192,7 +197,10 @@ impl Run<'_> {
         self.head = None;
         while let Some(part) = self.parts.front_mut() {
             if let Some(row) = part.next()? {
-                self.head = Some(stored_row(self.table, row)?);
+                self.head = Some(match self.table {
+                    Table::Events => events::stored(row)?,
+                    table => stored_row(table, row)?,
+                });
                 break;
             }
             self.parts.pop_front();
@@ -284,7 +292,7 @@ pub(super) fn question(
 ) -> (String, Vec<Value>) {
     let name = table.name();
     let more = match table {
-        Table::Infrastructure => String::new(),
+        Table::Infrastructure | Table::Events => String::new(),
         Table::Application => format!(", {}", APPLICATION.join(", ")),
     };
     let is_grave = |level: &Level| *level >= Level::Warning;
@@ -336,14 +344,14 @@ fn one_of(sql: &mut String, column: &str, count: usize) {
 
 fn stored_row(table: Table, row: &Row<'_>) -> Sql<StoredRow> {
     let level: String = row.get(4)?;
-    let mut application = Vec::new();
+    let mut further = Vec::new();
     if table == Table::Application {
         for (at, name) in APPLICATION.into_iter().enumerate() {
             match row.get::<_, Value>(8 + at)? {
                 Value::Null | Value::Blob(_) => {}
-                Value::Text(text) => application.push((name, text)),
-                Value::Integer(number) => application.push((name, number.to_string())),
-                Value::Real(number) => application.push((name, number.to_string())),
+                Value::Text(text) => further.push((name, text)),
+                Value::Integer(number) => further.push((name, number.to_string())),
+                Value::Real(number) => further.push((name, number.to_string())),
             }
         }
     }
@@ -355,12 +363,18 @@ fn stored_row(table: Table, row: &Row<'_>) -> Sql<StoredRow> {
         message: row.get(5)?,
         host: row.get(6)?,
         metadata: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
-        application,
+        further,
     })
 }
 
+/// A file of an earlier version has no user events.
+fn has_table(connection: &Connection, table: Table) -> Sql<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    connection.prepare_cached(sql)?.exists([table.name()])
+}
+
 fn visit_day(connection: &Connection, visitor: KeyVisitor<'_>) -> Sql<bool> {
-    for table in Table::ALL {
+    for table in Table::LOGS {
         let mut statement = connection
             .prepare(&format!("SELECT timestamp, origin, offset_bytes FROM {}", table.name()))?;
         let mut rows = statement.query([])?;
@@ -375,7 +389,8 @@ fn visit_day(connection: &Connection, visitor: KeyVisitor<'_>) -> Sql<bool> {
             }
         }
     }
-    Ok(true)
+    Ok(!has_table(connection, Table::Events)?
+        || events::visit(connection, |key| visitor(Table::Events, key))?)
 }
 
 /// Removing needs write access, and its own connection.

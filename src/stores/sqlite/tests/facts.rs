@@ -95,8 +95,13 @@ fn counts_are_those_of_the_spans_without_expired_days() {
         [span(7, 0, 90, minute), span(7, 90, 200, minute + 1), span(7, 200, 300, minute - 5)];
     block_on(store.put_spans(&spans, 10)).unwrap();
     let reader = SqliteReader::new(dir.path().to_owned());
-    let key =
-        |minute, level| CountKey { minute, source: "syslog".into(), level, host: "web1".into() };
+    let key = |minute, level| CountKey {
+        minute,
+        table: Table::Infrastructure,
+        source: "syslog".into(),
+        level,
+        host: "web1".into(),
+    };
     let mut counts = block_on(reader.counts(DAY, DAY + 120_000)).unwrap();
     counts.sort();
     let expected = [

@@ -12,6 +12,7 @@ use crate::record::Level;
 use crate::stores::{CountKey, LogReader, Page, RowQuery, StoredRow};
 
 mod days;
+mod events;
 mod facts;
 
 /// 2026-11-22 00:00 UTC.
@@ -27,7 +28,7 @@ fn start(dir: &Path) -> SqliteStore {
 
 fn empty(table: Table, source: &str, time: i64) -> Batch {
     let source = Arc::from(source);
-    Batch::new(Partition { table, day: day_of(time), source, bucket: 0 }, "web1".into())
+    Batch::new(Partition { table, day: day_of(time), source, bucket: 0, user: None }, "web1".into())
 }
 
 fn push(batch: &mut Batch, time: i64, offset_bytes: i64, level: Level, message: &str) {
@@ -39,7 +40,7 @@ fn push(batch: &mut Batch, time: i64, offset_bytes: i64, level: Level, message: 
         level,
         message: start..end,
         metadata: 0..0,
-        application: None,
+        further: None,
     });
 }
 
@@ -124,7 +125,7 @@ fn rows_of_all_columns_come_back_as_they_were() {
         level: Level::Critical,
         message: 0..10,
         metadata: 10..19,
-        application: Some(0),
+        further: Some(0),
     });
     write(&store, &Arc::new(batch));
     let expected = StoredRow {
@@ -135,7 +136,7 @@ fn rows_of_all_columns_come_back_as_they_were() {
         message: "horno frio".into(),
         host: "web1".into(),
         metadata: r#"{"a":"b"}"#.into(),
-        application: vec![
+        further: vec![
             ("logger", "panadero".into()),
             ("request_id", "00000000-0000-0000-0000-000012345678".into()),
             ("user_id", "-7".into()),
