@@ -133,6 +133,10 @@ fn records_of_every_kind_arrive_with_their_columns() {
         (&"ERROR".into(), &"INFO".into())
     );
     assert_eq!(row("nine")["metadata"]["partial"], "true");
+    eventually("it is known until when the answer is complete", || {
+        let told = site.run(&["logs", "-s", "app", "-n", "1"]);
+        String::from_utf8_lossy(&told.stderr).contains("complete until")
+    });
     daemon.stop();
     site.audit_is_clean();
     assert!(!stream_of(&site).exists(), "a stop takes the sockets away");

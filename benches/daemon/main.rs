@@ -21,11 +21,12 @@ mod lines;
 #[path = "../../tests/support/cassandra.rs"]
 mod node;
 mod process;
+mod socket;
 mod throughput;
 mod waiting;
 
 /// All benchmarks, in this order. Comparisons with other shippers will be one more.
-const NAMES: [&str; 5] = ["null", "sqlite", "latency", "quiet", "cassandra"];
+const NAMES: [&str; 6] = ["null", "sqlite", "latency", "quiet", "socket", "cassandra"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             "sqlite" => throughput::sqlite(&figures, &scratch, rows, runs.min(3)),
             "latency" => waiting::latency(&figures, &scratch, if quick { 20 } else { 100 }),
             "quiet" => waiting::quiet(&figures, &scratch, if quick { 1000 } else { 20_000 }),
+            "socket" => socket::socket(&figures, &scratch, rows / 2),
             _ => cassandra::ship(&figures, &scratch, rows / 5, runs),
         }
     }

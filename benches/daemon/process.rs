@@ -72,10 +72,13 @@ impl Daemon {
         fs::create_dir_all(dir).unwrap();
         let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let config = dir.join("bitacora.toml");
+        let files = format!("[[files]]\nsource = \"nginx/access\"\npaths = {patterns:?}");
+        let files = if patterns.is_empty() { "" } else { &files };
         let text = format!(
-            "[daemon]\nstate_dir = {:?}\nhttp = \"{http}\"\nhost = \"bench1\"\n[socket]\nstream = \"\"\ndgram = \"\"\n{store}\n\
-             [[files]]\nsource = \"nginx/access\"\npaths = {patterns:?}\n",
-            dir.join("state")
+            "[daemon]\nstate_dir = {:?}\nhttp = \"{http}\"\nhost = \"bench1\"\n[socket]\nstream = {:?}\ndgram = \"\"\n\
+             {store}\n{files}\n",
+            dir.join("state"),
+            dir.join("log.sock"),
         );
         fs::write(&config, text).unwrap();
         let log = File::create(dir.join("log")).unwrap();

@@ -113,7 +113,7 @@ impl Pipeline {
         let state = Arc::clone(parts.state);
         let tailer = Tailer::new(tailer_config, state, buffers)?;
         let wake = parts.wake();
-        let drain = parts.drain(&desks, &announcements)?;
+        let drain = parts.drain(&desks, &announcements, &track)?;
         let tailing = Tailing {
             tailer,
             desks,
@@ -191,12 +191,14 @@ impl Parts<'_> {
         &self,
         desks: &[Desk],
         announcements: &mpsc::Sender<announce::Announcement>,
+        track: &mpsc::Sender<track::Track>,
     ) -> Result<Option<JoinHandle<()>>, DaemonError> {
         let Some(receiving) = self.receiving else { return Ok(None) };
         self.tail.share(Arc::clone(&receiving.drain));
         let host = &self.config.daemon.host;
-        let (desks, announcements) = (desks.to_vec(), announcements.clone());
-        receiving.drain(self.state, host, desks, announcements, self.health).map(Some)
+        let (announcements, track) = (announcements.clone(), track.clone());
+        let desks = desks.to_vec();
+        receiving.drain(self.state, host, desks, announcements, track, self.health).map(Some)
     }
 
     fn deliver(&self, spare: Arc<Spare>) -> Deliver {

@@ -1,12 +1,12 @@
 //! The socket of a running daemon: sessions and spool from the start on, whether or not the store
 //! answers, and the thread that drains the spool once it does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use super::announce::Announcement;
 use super::clock::wall_ms;
 use super::health::Health;
 use super::tail::{Command, TailHandle};
+use super::track::{Looker, Seen, SeenSource, Track};
 use super::work::{CHUNKS_WAITING_MAX, Desk};
 use super::{DaemonError, tail};
 use crate::config;
@@ -32,6 +33,8 @@ use crate::state::State;
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// How often metrics are told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often watermarks are told what was seen.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the drain sleeps when nothing wakes it.
 const DRAIN_WAIT: Duration = Duration::from_secs(1);
 /// The same while the workers are busy, or after an error.
@@ -123,6 +126,7 @@ impl Receiving {
         host: &str,
         desks: Vec<Desk>,
         announcements: mpsc::Sender<Announcement>,
+        track: mpsc::Sender<Track>,
         health: &Arc<Health>,
     ) -> Result<JoinHandle<()>, DaemonError> {
         let config = DrainConfig {
@@ -133,7 +137,10 @@ impl Receiving {
         let state: Arc<State> = Arc::clone(state);
         let drain = Drain::new(config, state, Arc::clone(&self.usage))?;
         let (handle, health) = (Arc::clone(&self.drain), Arc::clone(health));
-        let shift = Shift { drain, handle, desks, announcements, health, sources: BTreeMap::new() };
+        let (sources, known) = (BTreeMap::new(), BTreeSet::new());
+        let looked = None;
+        let shift =
+            Shift { drain, handle, desks, announcements, health, sources, track, looked, known };
         Ok(thread::Builder::new().name("drain".to_owned()).spawn(move || shift.run())?)
     }
 
@@ -183,6 +190,10 @@ struct Shift {
     health: Arc<Health>,
     /// Which source an origin belongs to, for the bytes that are handed out.
     sources: BTreeMap<OriginId, String>,
+    track: mpsc::Sender<Track>,
+    looked: Option<Instant>,
+    /// The sources of this run.
+    known: BTreeSet<String>,
 }
 
 impl Shift {
@@ -205,7 +216,8 @@ impl Shift {
             }
             let waiting = self.desks.iter().map(Desk::waiting).max().unwrap_or(0);
             let room = CHUNKS_WAITING_MAX.saturating_sub(waiting);
-            let stepped = self.drain.step(room, wall_ms(), &mut events);
+            let began_ms = wall_ms();
+            let stepped = self.drain.step(room, began_ms, &mut events);
             for event in std::mem::take(&mut events) {
                 if !self.dispatch(event) {
                     return;
@@ -214,6 +226,7 @@ impl Shift {
             match stepped {
                 Ok(more) => {
                     failed = false;
+                    self.look(began_ms);
                     if room == 0 {
                         thread::park_timeout(BUSY_WAIT);
                     } else if !more {
@@ -228,6 +241,28 @@ impl Shift {
                 }
             }
         }
+    }
+
+    /// Tells watermarks what is seen, now and then.
+    fn look(&mut self, at_ms: i64) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
+        let mut seen = Seen { looker: Looker::Socket, at_ms, sources: BTreeMap::new() };
+        self.known.extend(self.drain.handed().map(|(source, _, _)| source.to_owned()));
+        let caught_up = self.drain.caught_up();
+        for source in &self.known {
+            let look = SeenSource { caught_up, ..SeenSource::default() };
+            seen.sources.insert(source.clone(), look);
+        }
+        for (source, origin, end) in self.drain.handed() {
+            if let Some(look) = seen.sources.get_mut(source) {
+                look.ends.push((origin, end));
+            }
+        }
+        // a tracker that is busy gets the next look
+        let _ = self.track.try_send(Track::Seen(seen));
     }
 
     /// `false` when a receiver has ended, which ends the drain too.

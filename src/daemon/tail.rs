@@ -11,7 +11,7 @@ use super::announce::Announcement;
 use super::clock::wall_ms;
 use super::cutback::CutBack;
 use super::health::{FilesSeen, Health};
-use super::track::{Seen, SeenSource, Track};
+use super::track::{Looker, Seen, SeenSource, Track};
 use super::work::{CHUNKS_WAITING_MAX, Desk};
 use crate::config::FileSource;
 use crate::ledger::OriginId;
@@ -268,7 +268,7 @@ impl Shift {
         }
         self.looked = Some(Instant::now());
         self.watch();
-        let mut seen = Seen { at_ms: wall_ms(), sources: BTreeMap::new() };
+        let mut seen = Seen { looker: Looker::Files, at_ms: wall_ms(), sources: BTreeMap::new() };
         for sums in self.tailing.tailer.sums() {
             let entry: &mut SeenSource = seen.sources.entry(sums.source.clone()).or_default();
             entry.backlog_bytes += sums.backlog_bytes;

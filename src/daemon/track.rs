@@ -70,9 +70,20 @@ pub enum Track {
     Seen(Seen),
 }
 
+/// Whose look it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Looker {
+    /// The tailer.
+    Files,
+    /// The drain of the spool.
+    Socket,
+}
+
 /// See [`Track::Seen`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Seen {
+    /// Whose look it is.
+    pub looker: Looker,
     /// Wall clock.
     pub at_ms: i64,
     /// By source: whether everything that was seen has been handed out, the ends of origins that

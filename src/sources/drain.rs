@@ -71,6 +71,8 @@ pub struct Drain {
     listed: u64,
     /// The segment and the lane of each origin.
     lanes: BTreeMap<OriginId, (u64, i64)>,
+    /// Everything that was there at the last step has been handed out.
+    caught_up: bool,
 }
 
 impl std::fmt::Debug for Drain {
@@ -118,7 +120,7 @@ impl Drain {
         let ours = origins.filter(|one| one.record.encoding == Encoding::Spool && !one.finished);
         let known = ours.map(|one| (one.record.id, one)).collect();
         let (segments, lanes) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { config, state, usage, known, segments, listed: 0, lanes })
+        Ok(Self { config, state, usage, known, segments, listed: 0, lanes, caught_up: false })
     }
 
     /// Hands out up to about `room` chunks; answers whether there is more at once.
@@ -132,6 +134,7 @@ impl Drain {
         now_ms: i64,
         out: &mut Vec<DrainEvent>,
     ) -> Result<bool, DrainError> {
+        self.caught_up = false;
         self.list()?;
         let mut left = room;
         let numbers: Vec<u64> = self.segments.keys().copied().collect();
@@ -141,7 +144,10 @@ impl Drain {
             }
             match self.drain(number, &mut left, now_ms, out) {
                 Ok(true) => {}
-                Ok(false) => break, // what is younger waits its turn
+                Ok(false) => {
+                    self.delete_done()?;
+                    return Ok(left == 0); // what is younger waits its turn
+                }
                 Err(DrainError::Spool(error @ SpoolError::Damaged { .. }))
                     if number < self.usage.active() =>
                 {
@@ -150,8 +156,15 @@ impl Drain {
                 Err(error) => return Err(error),
             }
         }
+        self.caught_up = left > 0;
         self.delete_done()?;
         Ok(left == 0)
+    }
+
+    /// Whether everything that was there at the last step has been handed out.
+    #[must_use]
+    pub const fn caught_up(&self) -> bool {
+        self.caught_up
     }
 
     /// The store has an origin and its contexts.
@@ -188,7 +201,7 @@ impl Drain {
         Ok(())
     }
 
-    /// Goes on with one segment; answers whether the next one may follow.
+    /// Goes on with one segment; answers whether all that is there of it has been handed out.
     fn drain(
         &mut self,
         number: u64,
@@ -208,7 +221,7 @@ impl Drain {
                 if closed && !segment.opened_active {
                     segment.finish(out);
                 }
-                return Ok(closed);
+                return Ok(true);
             };
             if !segment.lanes.contains_key(&block.lane) {
                 self.begin_lanes(number, now_ms, out)?;
@@ -382,11 +395,10 @@ impl Drain {
         Ok(())
     }
 
-    /// Bytes that were handed out and are not committed.
-    #[must_use]
-    pub fn pending_bytes(&self) -> u64 {
+    /// Source, origin and end of what was handed out, of every lane that is not done.
+    pub fn handed(&self) -> impl Iterator<Item = (&str, OriginId, u64)> {
         let lanes = self.segments.values().flat_map(|segment| segment.lanes.values());
-        lanes.map(|lane| lane.handed - lane.end.min(lane.handed)).sum()
+        lanes.map(|lane| (&*lane.context.source, lane.origin, lane.handed))
     }
 }
 

@@ -37,8 +37,20 @@ fn write_all() {
         }
     }
     seed(&top, "config", "default", &[default_toml().as_bytes()]);
+    for (at, text) in SENT.iter().enumerate() {
+        seed(&top, "socket", &at.to_string(), &[&[40], text.as_bytes()]);
+    }
     ledger(&top);
 }
+
+/// What clients send.
+const SENT: [&str; 4] = [
+    "{\"bitacora\":1,\"ack\":true,\"client\":\"6f1c6a52-8b0e-4f43-9c37-3d3ab0d1a4cd\",\"next\":1}\n",
+    "{\"timestamp\":\"2026-11-22T10:11:12.345Z\",\"level\":\"warn\",\"message\":\"one\",\"source\":\"shop\",\
+     \"user_id\":7,\"a\":{\"b\":[1]},\"peer_pid\":1}\n{\"event_type\":\"login\",\"user_id\":7,\"event_data\":{\"c\":1}}\n",
+    "<11>1 2026-11-22T10:11:12.345Z web1 nightly 7 - - three\n<13>Nov 22 10:11:12 nightly: six\n",
+    "neither of them\r\n\n{broken",
+];
 
 fn texts(top: &Path, index: u8, kind: &Kind, log: &Path, text: &[u8]) {
     let text = &text[..text.len().min(TEXT_MAX)];
