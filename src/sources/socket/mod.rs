@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::spool::{ClientKey, Spool};
 
@@ -33,6 +35,10 @@ pub struct Limits {
     pub line: Duration,
     /// A connection that says nothing for so long is closed.
     pub idle: Duration,
+    /// So many connections read at once; the others wait their turn.
+    pub readers: usize,
+    /// Bytes of all lines that have begun and not ended; a connection that goes over is closed.
+    pub begun_bytes: usize,
 }
 
 impl Default for Limits {
@@ -42,6 +48,8 @@ impl Default for Limits {
             connections_of_user: 1000,
             line: Duration::from_secs(30),
             idle: Duration::from_mins(15),
+            readers: 64,
+            begun_bytes: 16 << 20,
         }
     }
 }
@@ -96,6 +104,10 @@ pub struct Shared {
     tap: Tap,
     /// Connections by user, and the clients that are connected.
     present: Mutex<Present>,
+    /// Who reads holds one: a full spool holds few buffers, however many clients there are.
+    readers: Semaphore,
+    /// Bytes of lines that have begun.
+    begun: AtomicUsize,
 }
 
 impl std::fmt::Debug for Shared {
@@ -126,6 +138,8 @@ impl Shared {
             now_ms,
             tap: Tap::new(TAPPED_MAX),
             present: Mutex::default(),
+            readers: Semaphore::new(limits.readers),
+            begun: AtomicUsize::new(0),
         })
     }
 
@@ -158,7 +172,7 @@ impl Shared {
         present.users.insert(uid, of_user + 1);
         present.all += 1;
         Counts::add(&self.counts.connections, 1);
-        Some(Seat { shared: Arc::clone(self), uid, client: None })
+        Some(Seat { shared: Arc::clone(self), uid, client: None, begun: 0 })
     }
 }
 
@@ -167,9 +181,23 @@ struct Seat {
     shared: Arc<Shared>,
     uid: Option<u32>,
     client: Option<ClientKey>,
+    /// Bytes of its line that has begun.
+    begun: usize,
 }
 
 impl Seat {
+    /// Its line that has begun is so long; `false` if there is no room for it.
+    fn begun(&mut self, bytes: usize) -> bool {
+        let all = &self.shared.begun;
+        let before = std::mem::replace(&mut self.begun, bytes);
+        let sum = if bytes >= before {
+            all.fetch_add(bytes - before, Ordering::Relaxed) + (bytes - before)
+        } else {
+            all.fetch_sub(before - bytes, Ordering::Relaxed)
+        };
+        bytes <= before || sum <= self.shared.limits.begun_bytes
+    }
+
     /// Whether no other connection has this client.
     fn claim(&mut self, client: ClientKey) -> bool {
         let mut present = self.shared.present.lock().unwrap_or_else(PoisonError::into_inner);
@@ -183,6 +211,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.begun(0);
         let mut present = self.shared.present.lock().unwrap_or_else(PoisonError::into_inner);
         present.all = present.all.saturating_sub(1);
         if let Some(count) = present.users.get_mut(&self.uid) {

@@ -35,6 +35,12 @@ impl Decoder {
         !self.begun.is_empty() || self.cut > 0
     }
 
+    /// Bytes that are kept of a line that has begun.
+    #[must_use]
+    pub const fn begun_bytes(&self) -> usize {
+        self.begun.len()
+    }
+
     /// Takes the next bytes; calls `each` for every line that ends in them.
     pub fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame<'_>)) {
         while let Some(newline) = memchr::memchr(b'\n', bytes) {

@@ -81,6 +81,8 @@ impl Session {
             if ready.is_err() {
                 break;
             }
+            let shared = Arc::clone(&self.shared);
+            let Ok(_turn) = shared.readers.acquire().await else { break };
             // an idle client holds no buffer
             buffer.resize(READ_BYTES, 0);
             let read = match reader.try_read(&mut buffer) {
@@ -91,6 +93,10 @@ impl Session {
             };
             if !self.take(buffer.get(..read).unwrap_or_default(), &mut writer).await {
                 return;
+            }
+            if !self.seat.begun(self.decoder.begun_bytes()) {
+                refuse(&mut writer, "too much is held of lines that have not ended").await;
+                break;
             }
             begun = self.decoder.has_begun().then(|| begun.unwrap_or_else(Instant::now));
             if read < READ_BYTES {
