@@ -123,11 +123,6 @@ dgram = "{directory}/log.dgram"
         return seen
 
 
-def flat(row: Row) -> Row:
-    """A row whose columns and metadata stand side by side."""
-    return {**row["metadata"], **{name: row[name] for name in row if row[name] is not None}}
-
-
 @pytest.fixture
 def stopped_daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon that was never started."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import EVENTS, PACKAGE, Daemon, Row, flat
+from conftest import EVENTS, PACKAGE, Daemon, Row
 
 pytest.importorskip("django", reason="Django is not installed")
 
@@ -86,7 +86,7 @@ def test_requests_of_the_sample_project(
     assert of("async_sync_view", "shop").get("user_id") is None
     assert seen["session_key"] not in json.dumps(rows)
 
-    (login,) = map(flat, events)
+    (login,) = events
     assert login["event_type"] == "login"
     assert login["ip_address"] == "127.0.0.1"
     assert login["user_agent"] == "test/1"
