@@ -234,7 +234,7 @@ async fn read_run(
     missing: u64,
     shown: &mut Shown<'_, '_>,
 ) -> Result<u64, QueryError> {
-    let everything = Filter::default();
+    let everything = Filter { tables: shown.filter.tables, ..Filter::default() };
     let mut scan = Scan { reader, filter: &everything, query };
     let mut found = 0;
     while found < missing {

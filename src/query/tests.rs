@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::count::{By, Count, count};
+use super::filter::Tables;
 use super::follow::Follower;
 use super::run::From;
 use super::*;
@@ -343,4 +344,30 @@ fn counting_by_a_field_groups_its_values() {
     let expected = [("200", 4), ("502", 2), ("", 1)];
     let expected = expected.map(|(value, rows)| Count { values: vec![value.into()], rows });
     assert_eq!(counts, expected);
+}
+
+#[test]
+fn a_follower_of_events_sees_events_and_another_sees_none() {
+    let mut store = ModelStore { page: 7, ..ModelStore::default() };
+    let begun = [Tables::Events, Tables::Logs].map(|tables| {
+        let filter = Filter { tables, ..Filter::default() };
+        (filter, block_on(Follower::begin(&store)).unwrap())
+    });
+    store.append(1, &[1000, 2000, 3000], true, false);
+    for row in store.rows.values_mut() {
+        row.table = Table::Events;
+    }
+    for (_, span) in store.spans.values_mut() {
+        span.table = Table::Events;
+    }
+    let shown = begun.map(|(filter, mut follower)| {
+        let mut shown = Vec::new();
+        let mut emit = |row: &StoredRow| {
+            shown.push(row.key.timestamp_ms);
+            Ok(())
+        };
+        block_on(follower.look(&store, &filter, &mut emit)).unwrap();
+        shown
+    });
+    assert_eq!(shown, [vec![1000, 2000, 3000], vec![]]);
 }
