@@ -181,10 +181,14 @@ fn events_of_every_shape_are_rows_with_their_columns() {
     assert_eq!(named, all[1..2]);
     let typed = lines(&site, &["logs", "--event-type", "visit", "-o", "json", "-n", "5"]);
     assert_eq!(typed, all[2..]);
-    let counted = lines(&site, &["logs", "--events", "--count", "source", "-o", "json"]);
-    assert_eq!(counted, [json!({"source": "user_events", "count": 3})]);
-    let logs = lines(&site, &["logs", "--count", "-o", "json"]);
-    assert_eq!(logs, [json!({"count": 1})], "events are no log rows");
+    // counts are those of spans, which follow their rows
+    eventually("the events are counted", || {
+        let counted = lines(&site, &["logs", "--events", "--count", "source", "-o", "json"]);
+        counted == [json!({"source": "user_events", "count": 3})]
+    });
+    eventually("the log row is counted, and events are none", || {
+        lines(&site, &["logs", "--count", "-o", "json"]) == [json!({"count": 1})]
+    });
     daemon.stop();
     site.audit_is_clean();
 }
