@@ -88,7 +88,10 @@ impl Session {
             let read = match reader.try_read(&mut buffer) {
                 Ok(0) => break,
                 Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    buffer = Vec::new();
+                    continue;
+                }
                 Err(_) => break,
             };
             if !self.take(buffer.get(..read).unwrap_or_default(), &mut writer).await {
