@@ -32,12 +32,16 @@ use crate::state::State;
 /// A segment of the spool is followed by another when it holds so much.
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// How often metrics are told.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How often watermarks are told what was seen.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long the drain sleeps when nothing wakes it.
-const DRAIN_WAIT: Duration = Duration::from_secs(1);
-/// The same while the workers are busy, or after an error.
+/// How long the drain sleeps when nothing wakes it, while clients have sent nothing in this run.
+const IDLE_WAIT: Duration = Duration::from_secs(10);
+/// The same once they have: their sources' watermarks move on.
+const DRAIN_WAIT: Duration = Duration::from_secs(5);
+/// The same after an error.
+const ERROR_WAIT: Duration = Duration::from_secs(1);
+/// The same while the workers are busy.
 const BUSY_WAIT: Duration = Duration::from_millis(20);
 
 /// The directory of the spool.
@@ -80,8 +84,8 @@ impl Receiving {
         let drain = Arc::new(TailHandle::default());
         let metrics = SocketMetrics::new();
         metrics.spool_limit_bytes.set(crate::metrics::as_f64(socket.spool_max_bytes));
-        let (wakes, syncs, troubles) =
-            (Arc::clone(&drain), metrics.fsync_seconds.clone(), Arc::clone(health));
+        let (wakes, closes) = (Arc::clone(&drain), Arc::clone(&drain));
+        let (syncs, troubles) = (metrics.fsync_seconds.clone(), Arc::clone(health));
         let (spool, writer) = Spool::start(SpoolConfig {
             dir: dir.clone(),
             limit_bytes: socket.spool_max_bytes,
@@ -92,7 +96,10 @@ impl Receiving {
                 syncs.record(took.as_secs_f64());
                 wakes.wake();
             }),
-            troubled: Box::new(move |error| troubles.spool(error)),
+            troubled: Box::new(move |error| {
+                troubles.spool(error);
+                closes.wake(); // a full segment was closed, and can be deleted once it is drained
+            }),
             stop: stop.clone(),
         })?;
         let usage = Arc::clone(spool.usage());
@@ -230,14 +237,15 @@ impl Shift {
                     if room == 0 {
                         thread::park_timeout(BUSY_WAIT);
                     } else if !more {
-                        thread::park_timeout(DRAIN_WAIT);
+                        let idle = self.known.is_empty();
+                        thread::park_timeout(if idle { IDLE_WAIT } else { DRAIN_WAIT });
                     }
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failed, true) {
                         tracing::error!("{error}; what is in the spool stays there until then");
                     }
-                    thread::park_timeout(DRAIN_WAIT);
+                    thread::park_timeout(ERROR_WAIT);
                 }
             }
         }
