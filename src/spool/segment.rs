@@ -232,14 +232,15 @@ pub(super) fn check(path: &Path, db: &Connection) -> Result<(), SpoolError> {
     let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) =
         (number("application_id").map_err(of)?, number("user_version").map_err(of)?);
-    let detail = match (application, version) {
-        (APPLICATION_ID, VERSION) => return Ok(()),
+    let path = path.to_owned();
+    match (application, version) {
+        (APPLICATION_ID, VERSION) => Ok(()),
         (APPLICATION_ID, newer) if newer > VERSION => {
-            format!("it is of version {newer}, and this program knows {VERSION}")
+            let detail = format!("it is of version {newer}, and this program knows {VERSION}");
+            Err(SpoolError::Newer { path, detail })
         }
-        _ => "it is no segment of a spool".to_owned(),
-    };
-    Err(SpoolError::Damaged { path: path.to_owned(), detail })
+        _ => Err(SpoolError::Damaged { path, detail: "it is no segment of a spool".to_owned() }),
+    }
 }
 
 /// The clients that a segment knows.

@@ -131,7 +131,7 @@ fn a_full_spool_takes_nothing_until_there_is_room() {
         tokio::pin!(more);
         let early = tokio::time::timeout(Duration::from_millis(300), &mut more).await;
         assert!(early.is_err(), "it was taken although the spool is full");
-        spool.usage().remove(11);
+        spool.usage().remove(1);
         more.await;
     });
     let told = told.lock().unwrap().clone();

@@ -203,7 +203,7 @@ impl Writer {
                     *client = (client.0.max(acked), client.1.max(used_ms));
                 }
             }
-            usage.add(size_of(&config.dir, number));
+            usage.add(number, size_of(&config.dir, number));
         }
         let next_number = numbers.last().map_or(1, |last| last + 1);
         let mut writer = Self {
@@ -316,6 +316,9 @@ impl Writer {
     }
 
     fn write(&mut self, lanes: &NewBlocks, clients: &Clients) -> Result<Places, SpoolError> {
+        if self.segment.as_ref().is_some_and(|one| self.usage.is_given_up(one.number)) {
+            self.close_segment();
+        }
         let full = |segment: &Segment| {
             segment.bytes >= self.config.segment_bytes || segment.lanes.len() >= LANES_MAX
         };
@@ -328,6 +331,7 @@ impl Writer {
             .flat_map(|(lane, blocks)| blocks.iter().map(move |bytes| NewBlock { lane, bytes }))
             .collect();
         let Some(segment) = &mut self.segment else { return Err(self.over()) };
+        let number = segment.number;
         let ends = |segment: &Segment| -> BTreeMap<Arc<str>, Place> {
             let place = |lane: &Arc<str>| {
                 let written = segment.lanes.get(lane);
@@ -343,7 +347,7 @@ impl Writer {
                 for (lane, place) in &mut places {
                     place.offset_bytes = before.get(lane).map_or(0, |place| place.offset_bytes);
                 }
-                self.usage.add(bytes);
+                self.usage.add(number, bytes);
                 (self.config.committed)(began.elapsed());
                 Ok(Places(places))
             }
@@ -396,7 +400,8 @@ fn size(message: &Message) -> usize {
 
 /// What a segment of an earlier run holds; one that cannot be read counts by its file.
 fn size_of(dir: &Path, number: u64) -> u64 {
-    let held = super::SegmentReader::open(dir, number, None).and_then(|segment| segment.bytes());
+    let seal = super::reader::sealed(dir, number).unwrap_or(None);
+    let held = super::SegmentReader::open(dir, number, seal).and_then(|segment| segment.bytes());
     held.unwrap_or_else(|_| {
         std::fs::metadata(super::path_of(dir, number)).map_or(0, |file| file.len())
     })

@@ -48,6 +48,8 @@ mod view;
 pub mod wake;
 
 pub use marker::{MARKER_BYTES, marker};
+#[cfg(test)]
+pub use state::MemoryState;
 pub use state::{Change, Detail, KnownOrigin, NewOrigin, Sum, TailState, TailStateError};
 pub use tailer::Tailer;
 
