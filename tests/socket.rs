@@ -133,6 +133,18 @@ fn records_of_every_kind_arrive_with_their_columns() {
         (&"ERROR".into(), &"INFO".into())
     );
     assert_eq!(row("nine")["metadata"]["partial"], "true");
+    // a reload does not forget the sources that no configuration names
+    site.run(&["reload"]);
+    let accounted = || {
+        let sum = |name| site.metric(name, "");
+        sum("bitacora_source_unaccounted_bytes") == Some(0.0)
+            && site.metric("bitacora_source_rows_total", "source=\"app\",kind=\"socket\"")
+                > Some(0.0)
+    };
+    eventually("all bytes are accounted for", accounted);
+    let status = site.json(&["status", "--json"]);
+    let app = status["sources"].as_array().unwrap().iter().find(|one| one["source"] == "app");
+    assert!(app.unwrap()["rows"].as_u64() > Some(0), "{status}");
     eventually("it is known until when the answer is complete", || {
         let told = site.run(&["logs", "-s", "app", "-n", "1"]);
         String::from_utf8_lossy(&told.stderr).contains("complete until")
