@@ -194,7 +194,7 @@ fn datagram(bytes: &[u8], shared: &Arc<Shared>, load: &mut Load) {
     let whole = text.get(..RECORD_BYTES_MAX).filter(|head| head.len() < text.len());
     let frame = Frame { text: whole.unwrap_or(text), line_bytes: whole.map(|_| text.len() as u64) };
     let envelope = Envelope { at_ms: (shared.now_ms)(), ..Envelope::default() };
-    if load.add(frame, envelope, &shared.sources).2.is_some() {
+    if load.add(frame, envelope, &shared.sources).fault.is_some() {
         Counts::add(&shared.counts.invalid, 1);
     }
 }
@@ -235,14 +235,10 @@ fn give(path: &Path, places: &Places) -> Result<(), SocketError> {
         .map_err(|source| SocketError::Bind { path: path.to_owned(), source })
 }
 
-/// The number of a group: as the system's own tools find it, or a number as it is.
+/// The number of a group, from the system's own list, or a number as it is.
 fn group_id(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    })
+    Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw())
 }
