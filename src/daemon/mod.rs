@@ -156,7 +156,7 @@ async fn live(
     let control = config.daemon.control.clone();
     let listener = control::bind(&control)
         .map_err(|source| DaemonError::Control { path: control.clone(), source })?;
-    let receiving = Receiving::start(&config, &health)?;
+    let receiving = Receiving::start(&config, &health, systemd::handed())?;
     let tap = receiving.as_ref().map(Receiving::tap).cloned();
     tokio::spawn(control::serve(listener, questions, tap, last.clone()));
     let stamps = Arc::new(Stamps::new(Arc::clone(&state))?);

@@ -24,7 +24,7 @@ use crate::durable;
 use crate::ledger::random_id;
 use crate::metrics::SocketMetrics;
 use crate::sources::drain::{Drain, DrainConfig};
-use crate::sources::socket::{Counts, Limits, Listening, Places, Shared, Tap};
+use crate::sources::socket::{Counts, Handed, Limits, Listening, Places, Shared, Tap};
 use crate::spool::{Spool, SpoolConfig, SpoolError, Usage};
 use crate::state::State;
 
@@ -60,6 +60,7 @@ impl Receiving {
     pub fn start(
         config: &config::Config,
         health: &Arc<Health>,
+        handed: Handed,
     ) -> Result<Option<Self>, DaemonError> {
         let dir = spool_dir(&config.daemon.state_dir);
         let socket = &config.socket;
@@ -98,7 +99,7 @@ impl Receiving {
             group: socket.group.clone(),
             mode: socket.mode,
         };
-        let listening = Listening::open(&places)?;
+        let listening = Listening::open(&places, handed)?;
         let serving = tokio::spawn(listening.serve(Arc::clone(&shared), stop.clone()));
         tokio::spawn(tell(metrics, Arc::clone(shared.counts()), Arc::clone(&usage), stop.clone()));
         Ok(Some(Self { dir, usage, shared, serving, writer, stop, drain }))
