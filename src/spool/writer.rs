@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::segment::{Clients, NewBlock, Sealed, Segment, clients_of};
+use super::segment::{Clients, NewBlock, Sealed, Segment, clients_of, settle};
 use super::{BLOCK_BYTES_MAX, ClientKey, SpoolError, Usage, segments};
 use crate::ledger::OriginId;
 
@@ -192,19 +192,10 @@ struct Writer {
 impl Writer {
     fn open(config: SpoolConfig, usage: Arc<Usage>) -> Result<Self, SpoolError> {
         let numbers = segments(&config.dir)?;
-        let mut clients = Clients::new();
-        let forgotten_ms = (config.now_ms)() - CLIENT_MS_MAX;
         for &number in &numbers {
-            // one that is damaged is the reader's matter; the others know the clients too
-            let Ok(known) = clients_of(&super::path_of(&config.dir, number)) else { continue };
-            for (key, (acked, used_ms)) in known {
-                if used_ms >= forgotten_ms {
-                    let client = clients.entry(key).or_insert((0, used_ms));
-                    *client = (client.0.max(acked), client.1.max(used_ms));
-                }
-            }
             usage.add(number, size_of(&config.dir, number));
         }
+        let clients = known_clients(&config.dir, &numbers);
         let next_number = numbers.last().map_or(1, |last| last + 1);
         let mut writer = Self {
             config,
@@ -396,6 +387,22 @@ fn size(message: &Message) -> usize {
         Message::Append(append) => append.parts.iter().map(|part| part.bytes.len()).sum(),
         Message::Meet { .. } => 0,
     }
+}
+
+/// The clients as the newest segment knows them: it was begun with all of them. What stands in one
+/// before it may be of a commit that failed and does not count. One that cannot be read is the
+/// reader's matter; the one before it knew the clients, too.
+fn known_clients(dir: &Path, numbers: &[u64]) -> Clients {
+    for &number in numbers.iter().rev() {
+        let path = super::path_of(dir, number);
+        match settle(&path).and_then(|()| clients_of(&path)) {
+            Ok(known) => return known,
+            Err(error) => {
+                tracing::warn!("{error}; what clients are told is stored comes from before it");
+            }
+        }
+    }
+    Clients::new()
 }
 
 /// What a segment of an earlier run holds; one that cannot be read counts by its file.
