@@ -146,6 +146,35 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_dir(to.parent().unwrap_or(Path::new(".")))
 }
 
+/// Sets a damaged SQLite file aside, with its log, under a name that says when; answers that name.
+/// What is not there is passed over.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn set_aside(path: &Path, now_ms: i64) -> io::Result<PathBuf> {
+    let time = jiff::Timestamp::from_millisecond(now_ms).unwrap_or_default();
+    let name = |number: u32, part: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{}", time.strftime("%Y%m%dT%H%M%SZ")));
+        if number > 0 {
+            name.push(format!("-{number}"));
+        }
+        name.push(part);
+        PathBuf::from(name)
+    };
+    let number = (0..u32::MAX).find(|number| !name(*number, "").exists()).unwrap_or(0);
+    for part in ["", "-wal", "-shm"] {
+        let mut from = path.as_os_str().to_owned();
+        from.push(part);
+        match rename(Path::new(&from), &name(number, part)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(name(number, ""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

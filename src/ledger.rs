@@ -14,6 +14,17 @@ use crate::record::Level;
 /// The number of one generation of one file: random, positive, 63 bits.
 pub type OriginId = i64;
 
+/// The number of a new origin.
+#[must_use]
+pub fn random_id() -> OriginId {
+    let random = uuid::Uuid::new_v4().as_u128();
+    // 63 bits, of the parts of a version 4 UUID that are all random
+    let (low, high) = (random & u128::from(u64::MAX), random >> 64);
+    i64::try_from((low ^ high.rotate_left(32)) & u128::from(i64::MAX.unsigned_abs()))
+        .unwrap_or(i64::MAX)
+        .max(1)
+}
+
 /// What tells one file from another across renames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct KernelIdentity {

@@ -248,10 +248,10 @@ pub struct SourceMetrics {
 }
 
 impl SourceMetrics {
-    /// The metrics of the source of this name in the configuration.
+    /// The metrics of the source of this name; `kind` is `file` or `socket`.
     #[must_use]
-    pub fn new(source: &str) -> Self {
-        let counter = |name: &'static str| metrics::counter!(name, "source" => source.to_owned(), "kind" => "file");
+    pub fn new(source: &str, kind: &'static str) -> Self {
+        let counter = |name: &'static str| metrics::counter!(name, "source" => source.to_owned(), "kind" => kind);
         let gauge = |name: &'static str| metrics::gauge!(name, "source" => source.to_owned());
         Self {
             source: source.to_owned(),
@@ -440,7 +440,7 @@ mod tests {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
             describe();
-            let source = SourceMetrics::new("nginx/access");
+            let source = SourceMetrics::new("nginx/access", "file");
             source.rows.increment(2);
             source.lost("truncated", 7);
             StoreMetrics::new("sqlite").acknowledged(1000, 5, 0.01);

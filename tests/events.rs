@@ -106,20 +106,6 @@ fn lines(site: &Site, arguments: &[&str]) -> Vec<Value> {
         .collect()
 }
 
-fn in_day_files(site: &Site, sql: &str) {
-    for file in day_files(&site.store_dir()) {
-        Connection::open(file).unwrap().execute_batch(sql).unwrap();
-    }
-}
-
-#[track_caller]
-fn answers(site: &Site, arguments: &[&str], code: i32, text: &str) {
-    let output = site.run(arguments);
-    let said = told(&output);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert!(said.contains(text), "{arguments:?} does not say {text:?}: {said}");
-}
-
 #[test]
 fn events_of_every_shape_are_rows_with_their_columns() {
     const ANA: &str = "0b0d7a0e-5a51-4c4b-9d0a-0123456789ab";
@@ -259,7 +245,7 @@ fn events_of_many_users_arrive_once_in_cassandra_though_the_daemon_is_killed() {
     let named = lines(&site, &["logs", "--events", "--user", "7", "-o", "json"]);
     assert_eq!(named.len() as u64, of_user_7);
     assert!(named.iter().all(|row| row["event_data"]["user_id"] == "7"));
-    answers(&site, &["logs", "--events"], 2, "name one by --user");
+    site.answers(&["logs", "--events"], 2, "name one by --user");
 }
 
 #[test]
@@ -278,10 +264,10 @@ fn events_that_are_gone_are_found_and_read_again_while_their_segment_is_there() 
     daemon.stop();
     site.audit_is_clean();
     let before = rows(&site);
-    in_day_files(&site, "DELETE FROM user_events WHERE json_extract(event_data, '$.n') % 3 = 1;");
+    site.in_day_files("DELETE FROM user_events WHERE json_extract(event_data, '$.n') % 3 = 1;");
     assert_eq!(rows(&site).len(), 200);
-    answers(&site, &["audit"], 1, "missing: 100 rows");
-    answers(&site, &["audit", "--repair"], 1, "100 rows were read again");
+    site.answers(&["audit"], 1, "missing: 100 rows");
+    site.answers(&["audit", "--repair"], 1, "100 rows were read again");
     assert_eq!(rows(&site), before);
     site.audit_is_clean();
 }
@@ -299,8 +285,7 @@ fn an_event_that_is_refused_is_a_dead_letter_until_the_store_takes_it() {
     client.send(&event("harmless"));
     assert!(client.settle(PATIENCE));
     eventually("the first is a row", || rows(&site).len() == 1);
-    in_day_files(
-        &site,
+    site.in_day_files(
         "CREATE TRIGGER refuse BEFORE INSERT ON user_events WHEN NEW.event_type = 'poison' \
          BEGIN SELECT RAISE(ABORT, 'no poison here'); END;",
     );
@@ -314,11 +299,11 @@ fn an_event_that_is_refused_is_a_dead_letter_until_the_store_takes_it() {
     });
     eventually("the others are rows", || rows(&site).len() == 2);
     daemon.stop();
-    answers(&site, &["audit"], 0, "1 dead letters");
-    answers(&site, &["dead-letters", "retry", "all"], 1, "is refused again");
-    in_day_files(&site, "DROP TRIGGER refuse;");
-    answers(&site, &["dead-letters", "retry", "all"], 0, "is stored");
-    answers(&site, &["audit"], 0, "0 dead letters");
+    site.answers(&["audit"], 0, "1 dead letters");
+    site.answers(&["dead-letters", "retry", "all"], 1, "is refused again");
+    site.in_day_files("DROP TRIGGER refuse;");
+    site.answers(&["dead-letters", "retry", "all"], 0, "is stored");
+    site.answers(&["audit"], 0, "0 dead letters");
     let mut found: Vec<Row> = rows(&site).into_values().collect();
     for row in &mut found {
         (row.at_ms, row.event_type) = (0, None);

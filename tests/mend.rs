@@ -14,12 +14,9 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
-
-use rusqlite::Connection;
 
 use support::ledger::{Ledger, Rotation, Style};
-use support::site::{Daemon, Files, Site, told};
+use support::site::{Daemon, Files, Site};
 use support::{PATIENCE, eventually};
 
 /// A daemon that has stored some lines.
@@ -34,31 +31,6 @@ fn stored() -> (Site, Ledger, Daemon) {
     (site, ledger, daemon)
 }
 
-fn day_files(site: &Site) -> Vec<PathBuf> {
-    let files = fs::read_dir(site.store_dir()).unwrap().map(|entry| entry.unwrap().path());
-    let is_day = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("20") && name.ends_with(".db")
-    };
-    files.filter(is_day).collect()
-}
-
-fn in_day_files(site: &Site, sql: &str) {
-    let files = day_files(site);
-    assert!(!files.is_empty(), "no day file");
-    for file in files {
-        Connection::open(file).unwrap().execute_batch(sql).unwrap();
-    }
-}
-
-#[track_caller]
-fn answers(site: &Site, arguments: &[&str], code: i32, text: &str) {
-    let output = site.run(arguments);
-    let said = told(&output);
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert!(said.contains(text), "{arguments:?} does not say {text:?}: {said}");
-}
-
 #[test]
 fn rows_that_are_gone_are_found_and_read_again_from_file_and_rotated_file() {
     let (site, mut ledger, daemon) = stored();
@@ -66,26 +38,24 @@ fn rows_that_are_gone_are_found_and_read_again_from_file_and_rotated_file() {
     ledger.write(100);
     site.all_arrives(&mut ledger, PATIENCE);
     daemon.stop();
-    in_day_files(&site, "DELETE FROM infrastructure_logs WHERE offset_bytes % 7 = 3;");
+    site.in_day_files("DELETE FROM infrastructure_logs WHERE offset_bytes % 7 = 3;");
     let left = site.rows();
     let gone = ledger.expected.must.len() - left.len();
     assert!(gone > 10, "{gone} rows were deleted");
 
-    answers(&site, &["audit"], 1, "missing");
-    answers(&site, &["audit", "--repair", "--dry-run"], 1, &format!("{gone} rows would be"));
+    site.answers(&["audit"], 1, "missing");
+    site.answers(&["audit", "--repair", "--dry-run"], 1, &format!("{gone} rows would be"));
     assert_eq!(site.rows(), left, "a dry run writes nothing");
-    answers(&site, &["audit", "--repair"], 1, &format!("{gone} rows were read again"));
+    site.answers(&["audit", "--repair"], 1, &format!("{gone} rows were read again"));
     assert_eq!(ledger.expected.compare(&site.rows()), Ok(()));
     site.audit_is_clean();
-    answers(&site, &["audit", "--repair"], 0, "0 rows were read again");
+    site.answers(&["audit", "--repair"], 0, "0 rows were read again");
 }
 
 #[test]
 fn a_refused_row_is_a_dead_letter_until_the_store_takes_it() {
     let (site, mut ledger, daemon) = stored();
-    in_day_files(
-        &site,
-        "CREATE TRIGGER refuse BEFORE INSERT ON infrastructure_logs WHEN NEW.message LIKE '%poison%' \
+    site.in_day_files("CREATE TRIGGER refuse BEFORE INSERT ON infrastructure_logs WHEN NEW.message LIKE '%poison%' \
          BEGIN SELECT RAISE(ABORT, 'no poison here'); END;",
     );
     let before = site.logs().len();
@@ -100,20 +70,20 @@ fn a_refused_row_is_a_dead_letter_until_the_store_takes_it() {
         String::from_utf8_lossy(&letters.stdout).lines().count() == 2
     });
     eventually("all others are rows", || site.logs().len() == before + 51);
-    answers(&site, &["dead-letters", "ls"], 0, "no poison here");
+    site.answers(&["dead-letters", "ls"], 0, "no poison here");
     daemon.stop();
     // Two lines are rows nowhere, and accounted for.
-    answers(&site, &["audit", "--deep"], 0, "2 dead letters");
+    site.answers(&["audit", "--deep"], 0, "2 dead letters");
 
-    answers(&site, &["dead-letters", "retry", "all"], 1, "is refused again");
-    answers(&site, &["dead-letters", "retry", "1:2"], 1, "there is no dead letter 1:2");
-    in_day_files(&site, "DROP TRIGGER refuse;");
-    answers(&site, &["dead-letters", "retry", "all", "--dry-run"], 0, "would be written again");
-    answers(&site, &["dead-letters", "retry", "all"], 0, "is stored");
+    site.answers(&["dead-letters", "retry", "all"], 1, "is refused again");
+    site.answers(&["dead-letters", "retry", "1:2"], 1, "there is no dead letter 1:2");
+    site.in_day_files("DROP TRIGGER refuse;");
+    site.answers(&["dead-letters", "retry", "all", "--dry-run"], 0, "would be written again");
+    site.answers(&["dead-letters", "retry", "all"], 0, "is stored");
     let logs = site.logs();
     let poison = logs.iter().filter(|row| row["message"].as_str().unwrap().contains("poison"));
     assert_eq!(poison.count(), 2);
     assert_eq!(logs.len(), before + 53);
-    answers(&site, &["dead-letters", "ls"], 1, "");
-    answers(&site, &["audit", "--deep"], 0, "0 dead letters");
+    site.answers(&["dead-letters", "ls"], 1, "");
+    site.answers(&["audit", "--deep"], 0, "0 dead letters");
 }

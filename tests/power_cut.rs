@@ -13,79 +13,17 @@
     reason = "a test that fails may panic, and moves files as their owners do"
 )]
 
+#[path = "support/disk.rs"]
+mod disk;
 mod support;
 
-use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
+use disk::{Disk, socket_at};
 use support::client::Client;
 use support::rows::Expected;
 use support::site::Site;
-use support::{PATIENCE, Rng, can_trace, eventually, has, is_root, pause_ms, seed, skip, within};
-
-/// A file system in a file, on a loop device.
-struct Disk {
-    image: PathBuf,
-    at: PathBuf,
-}
-
-impl Disk {
-    /// `None` where that cannot be had here.
-    fn new(site: &Site, kind: &str) -> Option<Self> {
-        let disk = Self { image: site.path("disk.img"), at: site.path("disk") };
-        fs::create_dir_all(&disk.at).unwrap();
-        File::create(&disk.image).unwrap().set_len(400 << 20).unwrap();
-        let (make, force) = (format!("mkfs.{kind}"), if kind == "xfs" { "-f" } else { "-F" });
-        let made = is_root() && has(&make) && has("perl") && {
-            run(Command::new(make).args(["-q", force]).arg(&disk.image))
-        };
-        (made && disk.mount()).then_some(disk)
-    }
-
-    fn mount(&self) -> bool {
-        run(Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.at]))
-    }
-
-    /// Nothing that is not on disk by now ever gets there.
-    fn cut(&self) {
-        // FS_IOC_SHUTDOWN with FSOP_GOING_FLAGS_NOLOGFLUSH, of Linux' ext4.h and xfs_fs.h
-        let cut = "my $how = pack('L', 2); open(my $disk, '<', $ARGV[0]) or die; \
-                   ioctl($disk, 0x8004587d, $how) or die";
-        assert!(run(Command::new("perl").args(["-e", cut]).arg(&self.at)), "the disk goes on");
-    }
-
-    fn plug_in(&self) {
-        let free = within(PATIENCE, || run(Command::new("umount").arg(&self.at)));
-        assert!(free && self.mount(), "the disk cannot be mounted again");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        run(Command::new("umount").arg("-l").arg(&self.at));
-    }
-}
-
-fn run(command: &mut Command) -> bool {
-    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
-
-fn site_on(disk: &Path) -> String {
-    format!("stream = {:?}\ndgram = \"\"", disk.with_file_name("log.sock"))
-}
-
-/// State, spool and rows stand on the disk.
-fn move_to(site: &Site, disk: &Disk) {
-    for name in ["state", "rows"] {
-        let there = disk.at.join(name);
-        fs::create_dir_all(&there).unwrap();
-        std::os::unix::fs::symlink(there, site.path(name)).unwrap();
-    }
-    assert!(run(Command::new("sync").arg("-f").arg(&disk.at)));
-}
+use support::{PATIENCE, Rng, can_trace, eventually, pause_ms, seed, skip, within};
 
 /// Cuts the power so many times while a client sends; answers what is missing and what is there
 /// twice at the end.
@@ -136,8 +74,8 @@ fn power_cuts(name: &str, kind: &str) {
     let Some(disk) = Disk::new(&site, kind) else {
         return skip(name, "needs root, loop devices and this file system's tools");
     };
-    move_to(&site, &disk);
-    site.socket = site_on(&disk.at);
+    disk.take_over(&site, &["state", "rows"]);
+    site.socket = socket_at(&site.path("log.sock"));
     site.configure(&[]);
     assert_eq!(cuts(&site, &disk, count.unwrap_or(20), true), Ok(()));
 }
@@ -161,9 +99,58 @@ fn without_syncs_power_cuts_lose_what_was_acknowledged() {
     let Some(disk) = disk else {
         return skip(name, "needs root, strace, loop devices and ext4's tools");
     };
-    move_to(&site, &disk);
-    site.socket = site_on(&disk.at);
+    disk.take_over(&site, &["state", "rows"]);
+    site.socket = socket_at(&site.path("log.sock"));
     site.configure(&[]);
     let outcome = cuts(&site, &disk, 10, false);
     assert!(outcome.is_err(), "ten cuts without a sync lost nothing: this test cannot show a loss");
+}
+
+/// A daemon is killed between a commit's write and its sync; the next one finds the commit, and
+/// tells the client so. The power is cut at once.
+#[test]
+fn what_a_restart_calls_stored_survives_a_power_cut() {
+    let name = "what_a_restart_calls_stored_survives_a_power_cut";
+    let mut site = Site::new();
+    let disk = if can_trace() { Disk::new(&site, "ext4") } else { None };
+    let Some(disk) = disk else {
+        return skip(name, "needs root, strace, loop devices and ext4's tools");
+    };
+    disk.take_over(&site, &["state"]);
+    // a file stands where the store is to be: the spool alone has it
+    std::fs::write(site.store_dir(), "in the way").unwrap();
+    let stream = site.path("log.sock");
+    site.socket = socket_at(&stream);
+    site.configure(&[]);
+    let log = disk.at.join("state/spool/0000000001.db-wal");
+    // in place of the fourth sync of the spool's thread
+    let kills = "inject=fsync,fdatasync:error=EIO:signal=SIGKILL:when=4";
+    let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", kills, "-P"];
+    let mut daemon = site.start_as(&[&strace[..], &[log.to_str().unwrap()]].concat(), &[]);
+    eventually("the socket is there", || UnixStream::connect(&stream).is_ok());
+    let mut client = Client::new(&stream);
+    let mut expected = Expected::default();
+    for number in 1..=4 {
+        expected.must.insert(number);
+        client.send(&format!("{{\"message\":\"ln{number:08}x of a sale\"}}"));
+        if number < 4 {
+            assert!(client.settle(PATIENCE), "no receipt: {}", site.said());
+        }
+    }
+    eventually("it is killed", || daemon.ended().is_some());
+    assert_eq!(client.acked, 3);
+    client.hang_up();
+    let daemon = site.start();
+    eventually("the client is greeted", || client.connect());
+    assert_eq!(client.acked, 4, "the fourth was not found: this test shows nothing");
+    disk.cut();
+    client.hang_up();
+    daemon.kill();
+    disk.plug_in();
+    std::fs::remove_file(site.store_dir()).unwrap();
+    let daemon = site.start();
+    eventually("the client is greeted", || client.connect());
+    assert_eq!(client.taken_back, None, "a receipt that was lost");
+    eventually("all rows are there", || expected.all_in(&site.rows()));
+    site.ends_well(daemon, &expected);
 }

@@ -15,7 +15,8 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -133,6 +134,18 @@ fn records_of_every_kind_arrive_with_their_columns() {
         (&"ERROR".into(), &"INFO".into())
     );
     assert_eq!(row("nine")["metadata"]["partial"], "true");
+    // a reload does not forget the sources that no configuration names
+    site.run(&["reload"]);
+    let accounted = || {
+        let sum = |name| site.metric(name, "");
+        sum("bitacora_source_unaccounted_bytes") == Some(0.0)
+            && site.metric("bitacora_source_rows_total", "source=\"app\",kind=\"socket\"")
+                > Some(0.0)
+    };
+    eventually("all bytes are accounted for", accounted);
+    let status = site.json(&["status", "--json"]);
+    let app = status["sources"].as_array().unwrap().iter().find(|one| one["source"] == "app");
+    assert!(app.unwrap()["rows"].as_u64() > Some(0), "{status}");
     eventually("it is known until when the answer is complete", || {
         let told = site.run(&["logs", "-s", "app", "-n", "1"]);
         String::from_utf8_lossy(&told.stderr).contains("complete until")
@@ -433,4 +446,79 @@ fn hostile_clients_do_not_keep_an_honest_one_from_its_receipts() {
     daemon.stop();
     site.audit_is_clean();
     assert_eq!(expected.compare(&site.rows()), Ok(()));
+}
+
+/// What a socket unit of systemd does: the sockets stay open here, and each daemon is handed them.
+struct Unit {
+    stream: OwnedFd,
+    dgram: OwnedFd,
+}
+
+impl Unit {
+    fn of(site: &Site) -> Self {
+        // far from the numbers that the daemon gets them under, and open for its process
+        let give = |socket: OwnedFd| {
+            let copy = rustix::io::fcntl_dupfd_cloexec(socket, 50).unwrap();
+            rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).unwrap();
+            copy
+        };
+        Self {
+            stream: give(UnixListener::bind(stream_of(site)).unwrap().into()),
+            dgram: give(UnixDatagram::bind(site.path("log.dgram")).unwrap().into()),
+        }
+    }
+
+    fn start(&self, site: &Site) -> Daemon {
+        let script = format!(
+            "export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&{} 4<&{}",
+            self.stream.as_raw_fd(),
+            self.dgram.as_raw_fd()
+        );
+        let told = [("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "stream:dgram")];
+        site.start_as(&["bash", "-c", &script], &told) // dash knows descriptors up to 9
+    }
+}
+
+#[test]
+fn a_client_is_never_refused_while_daemons_follow_each_other_at_one_socket() {
+    const RECORDS: u64 = 400;
+    let site = site_with("");
+    let unit = Unit::of(&site);
+    let mut daemon = unit.start(&site);
+    let path = stream_of(&site);
+    let writer = std::thread::spawn(move || {
+        let mut refused = 0;
+        for number in 0..RECORDS {
+            let mut client = Client::new(&path);
+            client.send(&record(number));
+            assert!(client.settle(PATIENCE), "record {number} has no receipt");
+            refused += client.refused;
+            pause_ms(5);
+        }
+        refused
+    });
+    let datagrams = UnixDatagram::unbound().unwrap();
+    datagrams.connect(site.path("log.dgram")).unwrap();
+    let mut sent = RECORDS;
+    for round in 0..4 {
+        let before = site.rows().len();
+        eventually("records arrive", || site.rows().len() > before + 20);
+        if round % 2 == 0 {
+            daemon.stop();
+        } else {
+            daemon.kill();
+        }
+        // nobody reads now: the datagrams wait in the socket
+        for _ in 0..5 {
+            datagrams.send(record(sent).as_bytes()).unwrap();
+            sent += 1;
+        }
+        daemon = unit.start(&site);
+    }
+    assert_eq!(writer.join().unwrap(), 0, "connections were refused");
+    let mut expected = Expected::default();
+    expected.must.extend(0..sent);
+    all_arrived(&site, &expected);
+    site.ends_well(daemon, &expected);
+    assert!(stream_of(&site).exists(), "the socket is systemd's, and stays");
 }

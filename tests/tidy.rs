@@ -172,14 +172,18 @@ fn faults_of(path: &str, text: &str) -> Vec<String> {
             fault(format!("has a {word}: open an issue instead"));
         }
     }
-    for host in [["crates", ".io"], ["pypi", ".org"], ["npmjs", ".org"], ["npmjs", ".com"]] {
-        if text.contains(&host.concat()) {
-            fault(format!("names the registry {}", host.concat()));
-        }
-    }
-    for host in [["repo1.maven", ".org"], ["repo.maven.apache", ".org"], ["deb.debian", ".org"]] {
-        if text.contains(&host.concat()) {
-            fault(format!("names the registry {}", host.concat()));
+    let registries = [
+        ["crates", ".io"],
+        ["pypi", ".org"],
+        ["npmjs", ".org"],
+        ["npmjs", ".com"],
+        ["repo1.maven", ".org"],
+        ["repo.maven.apache", ".org"],
+        ["deb.debian", ".org"],
+    ];
+    for host in registries.map(|host| host.concat()) {
+        if text.contains(&host) {
+            fault(format!("names the registry {host}"));
         }
     }
     faults

@@ -68,7 +68,7 @@ fn drain(reader: &mut Reader, before: &[u8], last: bool) -> (Vec<u8>, bool) {
     let mut hash = marker::marker(before);
     loop {
         let at = (before.len() + content.len()) as u64;
-        let ask = Ask { at, limit: CONTENT_MAX, marker: hash, cut: None, last };
+        let ask = Ask { at, limit: CONTENT_MAX, marker: hash, cut: None, last, bound: false };
         let mut bytes = Vec::new();
         match reader.read(ask, &mut bytes) {
             Ok(Got::Bytes { marker: after, before }) => {

@@ -236,7 +236,7 @@ fn rows_of(batches: &[Batch]) -> BTreeMap<i64, Row> {
         for (index, row) in batch.rows.iter().enumerate() {
             assert_eq!(batch.partition.day, day_of(row.key.timestamp_ms));
             let mut texts = vec![text(&row.message), text(&row.metadata)];
-            let columns = row.application.map(|index| &batch.application[index as usize]);
+            let columns = batch.application_of(row);
             assert_eq!(columns.is_some(), batch.partition.table == Table::Application);
             if let Some(columns) = columns {
                 for slice in [&columns.logger, &columns.session_id, &columns.traceback] {
@@ -244,6 +244,14 @@ fn rows_of(batches: &[Batch]) -> BTreeMap<i64, Row> {
                 }
                 let ids = (columns.request_id, columns.user_id, columns.duration_ms);
                 texts.push(format!("{ids:?}"));
+            }
+            let columns = batch.event_of(row);
+            assert_eq!(columns.is_some(), batch.partition.table == Table::Events);
+            if let Some(columns) = columns {
+                for slice in [&columns.session_id, &columns.user_agent] {
+                    texts.push(slice.as_ref().map_or_else(String::new, text));
+                }
+                texts.push(format!("{:?}", (columns.user_id, columns.ip_address)));
             }
             if !texts[1].is_empty() {
                 let known: Result<BTreeMap<String, String>, _> = serde_json::from_str(&texts[1]);

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clock::wall_us;
 use super::health::Health;
-use super::tail::{Command, TailHandle};
+use super::inbox::{Command, Inbox};
 use crate::backoff::Backoff;
 use crate::ledger::{Context, OriginRecord};
 use crate::state::{Post, Stamps, State};
@@ -39,7 +39,7 @@ pub struct Announcing {
     /// Write timestamps.
     pub stamps: Arc<Stamps>,
     /// Who waits for the answer.
-    pub tail: Arc<TailHandle>,
+    pub tail: Arc<Inbox>,
     /// Who is told of refusals.
     pub health: Arc<Health>,
     /// Ends it.

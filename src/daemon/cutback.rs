@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::{FIRST_WAIT, MAX_WAIT};
 use super::health::Health;
-use super::tail::{Command, TailHandle};
+use super::inbox::{Command, Inbox};
 use crate::backoff::Backoff;
 use crate::key::{Partition, RowKey};
 use crate::ledger::{Context, Encoding, OriginId};
@@ -46,7 +46,7 @@ pub(super) async fn run(
     mut requests: mpsc::Receiver<CutBack>,
     store: Arc<dyn Store>,
     health: Arc<Health>,
-    tail: Arc<TailHandle>,
+    tail: Arc<Inbox>,
     stop: CancellationToken,
 ) {
     while let Some(request) = requests.recv().await {

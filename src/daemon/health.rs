@@ -1,6 +1,6 @@
 //! How it goes: progress, metrics, and what `/ready`, `/live` and `status` say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -20,13 +20,17 @@ const STUCK_MS: i64 = 60_000;
 struct Source {
     metrics: SourceMetrics,
     status: SourceStatus,
-    /// Bytes in pieces; with the committed ones, what must be pending in the tracker.
-    pieced_bytes: u64,
 }
 
 #[derive(Debug)]
 struct Inner {
     sources: BTreeMap<String, Source>,
+    /// Sources that the configuration names or has named in this run; others come by the socket.
+    files: BTreeSet<String>,
+    /// Bytes that workers have accounted for, and those of them that are committed: the rest must
+    /// be pending in the tracker.
+    pieced_bytes: u64,
+    settled_bytes: u64,
     store: StoreStatus,
     tables_ready: bool,
     stopping: bool,
@@ -54,6 +58,9 @@ impl Health {
         let health = Self {
             inner: Mutex::new(Inner {
                 sources: BTreeMap::new(),
+                files: BTreeSet::new(),
+                pieced_bytes: 0,
+                settled_bytes: 0,
                 store: StoreStatus { kind: store.to_owned(), up: true, ..StoreStatus::default() },
                 tables_ready: false,
                 stopping: false,
@@ -77,18 +84,17 @@ impl Health {
     }
 
     fn source(&self, name: &str, change: impl FnOnce(&mut Source)) {
-        let mut inner = self.inner();
-        // rows of a source that has left the configuration may still be on their way
-        let source = inner.sources.entry(name.to_owned()).or_insert_with(|| new_source(name));
-        change(source);
+        change(self.inner().source(name));
     }
 
     /// The sources are these.
     pub fn configure(&self, sources: &[String]) {
         let mut inner = self.inner();
-        inner.sources.retain(|name, _| sources.contains(name));
+        let Inner { sources: known, files, .. } = &mut *inner;
+        known.retain(|name, _| sources.contains(name) || !files.contains(name));
         for name in sources {
-            inner.sources.entry(name.clone()).or_insert_with(|| new_source(name));
+            inner.files.insert(name.clone());
+            inner.source(name);
         }
     }
 
@@ -125,10 +131,9 @@ impl Health {
 
     /// A worker has accounted for bytes.
     pub fn pieced(&self, piece: &Piece, source: &str) {
-        self.source(source, |source| {
-            source.pieced_bytes += piece.end_bytes - piece.start_bytes;
-            source.metrics.read_lines.increment(piece.lines);
-        });
+        let mut inner = self.inner();
+        inner.pieced_bytes += piece.end_bytes - piece.start_bytes;
+        inner.source(source).metrics.read_lines.increment(piece.lines);
     }
 
     /// Rows were amended.
@@ -140,16 +145,17 @@ impl Health {
 
     /// A span was committed.
     pub fn committed(&self, done: &Committed) {
-        self.source(&done.source, |source| {
-            source.status.rows += done.rows;
-            source.status.stored_bytes += done.bytes;
-            source.metrics.rows.increment(done.rows);
-            source.metrics.row_bytes.increment(done.bytes);
-            source.metrics.unparsed_lines.increment(done.unparsed);
-            for (reason, lines) in done.reasons.iter() {
-                source.metrics.disposed(reason.name(), lines);
-            }
-        });
+        let mut inner = self.inner();
+        inner.settled_bytes += done.bytes;
+        let source = inner.source(&done.source);
+        source.status.rows += done.rows;
+        source.status.stored_bytes += done.bytes;
+        source.metrics.rows.increment(done.rows);
+        source.metrics.row_bytes.increment(done.bytes);
+        source.metrics.unparsed_lines.increment(done.unparsed);
+        for (reason, lines) in done.reasons.iter() {
+            source.metrics.disposed(reason.name(), lines);
+        }
     }
 
     /// What the tracker holds, by source. The sum must close: what workers accounted for is
@@ -158,15 +164,13 @@ impl Health {
         self.track_ms.store(wall_ms(), Ordering::Relaxed);
         let mut inner = self.inner();
         let total: u64 = pending.values().sum();
-        let settled: u64 = inner.sources.values().map(|source| source.status.stored_bytes).sum();
-        let pieced: u64 = inner.sources.values().map(|source| source.pieced_bytes).sum();
+        // only the sum is exact: a reload may move bytes between sources
+        let missing = inner.pieced_bytes.abs_diff(inner.settled_bytes + total);
         for (name, source) in &mut inner.sources {
             let own = pending.get(name).copied().unwrap_or(0);
             let unsettled = source.status.read_bytes.saturating_sub(source.status.stored_bytes);
             source.status.pending_bytes = unsettled.max(own);
             source.metrics.pending_bytes.set(as_f64(source.status.pending_bytes));
-            // a reload may move bytes between sources, so that only the sum is exact
-            let missing = pieced.abs_diff(settled + total);
             source.status.unaccounted_bytes = missing;
             source.metrics.unaccounted_bytes.set(as_f64(missing));
         }
@@ -389,8 +393,15 @@ pub struct FilesSeen {
     pub waiting: Vec<String>,
 }
 
-fn new_source(name: &str) -> Source {
-    Source { metrics: SourceMetrics::new(name), status: SourceStatus::default(), pieced_bytes: 0 }
+impl Inner {
+    /// A source is known from its first byte on, or from the configuration; rows of one that has
+    /// left the configuration may still be on their way.
+    fn source(&mut self, name: &str) -> &mut Source {
+        let kind = if self.files.contains(name) { "file" } else { "socket" };
+        let new =
+            || Source { metrics: SourceMetrics::new(name, kind), status: SourceStatus::default() };
+        self.sources.entry(name.to_owned()).or_insert_with(new)
+    }
 }
 
 /// The part of a message that says what kind of trouble it is; drivers add addresses and times.

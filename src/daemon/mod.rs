@@ -23,8 +23,11 @@ mod announce;
 mod clock;
 pub mod control;
 pub mod cutback;
+mod desks;
+mod drain;
 mod health;
 mod http;
+mod inbox;
 mod pipeline;
 pub mod recovery;
 mod signals;
@@ -40,10 +43,10 @@ pub use clock::{wall_ms, wall_us};
 
 use self::control::{Question, Request, error_line};
 use self::health::Health;
+use self::inbox::{Command, Inbox};
 use self::pipeline::Pipeline;
 use self::signals::Wish;
 use self::socket::Receiving;
-use self::tail::{Command, TailHandle};
 use crate::config::{Config, FileSource};
 use crate::state::{Stamps, State, StateError};
 use crate::stores::{Store, StoreError, open};
@@ -153,11 +156,11 @@ async fn live(
     let control = config.daemon.control.clone();
     let listener = control::bind(&control)
         .map_err(|source| DaemonError::Control { path: control.clone(), source })?;
-    let receiving = Receiving::start(&config, &health)?;
+    let receiving = Receiving::start(&config, &health, systemd::handed())?;
     let tap = receiving.as_ref().map(Receiving::tap).cloned();
     tokio::spawn(control::serve(listener, questions, tap, last.clone()));
     let stamps = Arc::new(Stamps::new(Arc::clone(&state))?);
-    let tail = Arc::new(TailHandle::default());
+    let tail = Arc::new(Inbox::default());
     let daemon = Daemon { config, state, store, health, stamps, tail, receiving, last, reload };
     let ended = daemon.run(wishes, asked).await;
     // the socket's absence tells `status` that nobody is there
@@ -182,7 +185,7 @@ struct Daemon {
     store: Arc<dyn Store>,
     health: Arc<Health>,
     stamps: Arc<Stamps>,
-    tail: Arc<TailHandle>,
+    tail: Arc<Inbox>,
     receiving: Option<Receiving>,
     /// Ends what ends last.
     last: CancellationToken,

@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce::{ANNOUNCEMENTS_WAITING_MAX, Announcing};
 use super::clock::{wall_ms, wall_us};
+use super::desks::Desks;
 use super::health::Health;
+use super::inbox::Inbox;
 use super::socket::Receiving;
-use super::tail::{TailHandle, Tailing};
+use super::tail::Tailing;
 use super::track::{MESSAGES_WAITING_MAX, Tracking};
 use super::work::{Desk, Outlets};
 use super::{DaemonError, Waits, announce, cutback, tail, track, work};
@@ -48,7 +50,7 @@ pub struct Parts<'a> {
     /// Write timestamps.
     pub stamps: &'a Arc<Stamps>,
     /// How the tailer is reached.
-    pub tail: &'a Arc<TailHandle>,
+    pub tail: &'a Arc<Inbox>,
     /// How long open records wait, by source.
     pub waits: &'a Waits,
     /// The spool to drain.
@@ -116,7 +118,7 @@ impl Pipeline {
         let drain = parts.drain(&desks, &announcements, &track)?;
         let tailing = Tailing {
             tailer,
-            desks,
+            desks: Desks::new(desks, Arc::clone(parts.health)),
             announcements,
             cut_backs,
             track,

@@ -1,31 +1,30 @@
 //! The socket of a running daemon: sessions and spool from the start on, whether or not the store
-//! answers, and the thread that drains the spool once it does.
+//! answers.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::announce::Announcement;
 use super::clock::wall_ms;
+use super::desks::Desks;
+use super::drain::Draining;
 use super::health::Health;
-use super::tail::{Command, TailHandle};
-use super::track::{Looker, Seen, SeenSource, Track};
-use super::work::{CHUNKS_WAITING_MAX, Desk};
-use super::{DaemonError, tail};
+use super::inbox::Inbox;
+use super::track::Track;
+use super::work::Desk;
+use super::{DaemonError, drain};
 use crate::config;
 use crate::durable;
-use crate::ledger::OriginId;
+use crate::ledger::random_id;
 use crate::metrics::SocketMetrics;
-use crate::sources::Input;
-use crate::sources::drain::{Drain, DrainConfig, DrainEvent};
-use crate::sources::file::random_id;
-use crate::sources::socket::{Counts, Limits, Listening, Places, Shared, Tap};
+use crate::sources::drain::{Drain, DrainConfig};
+use crate::sources::socket::{Counts, Handed, Limits, Listening, Places, Shared, Tap};
 use crate::spool::{Spool, SpoolConfig, SpoolError, Usage};
 use crate::state::State;
 
@@ -33,17 +32,6 @@ use crate::state::State;
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// How often metrics are told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// How often watermarks are told what was seen.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long the drain sleeps when nothing wakes it, while clients have sent nothing in this run.
-const IDLE_WAIT: Duration = Duration::from_secs(10);
-/// The same once they have: their sources' watermarks move on.
-const DRAIN_WAIT: Duration = Duration::from_secs(5);
-/// The same after an error.
-const ERROR_WAIT: Duration = Duration::from_secs(1);
-/// The same while the workers are busy.
-const BUSY_WAIT: Duration = Duration::from_millis(20);
-
 /// The directory of the spool.
 #[must_use]
 pub fn spool_dir(state_dir: &Path) -> PathBuf {
@@ -59,7 +47,7 @@ pub struct Receiving {
     writer: JoinHandle<()>,
     stop: CancellationToken,
     /// How the drain is reached.
-    pub drain: Arc<TailHandle>,
+    pub drain: Arc<Inbox>,
 }
 
 impl Receiving {
@@ -72,6 +60,7 @@ impl Receiving {
     pub fn start(
         config: &config::Config,
         health: &Arc<Health>,
+        handed: Handed,
     ) -> Result<Option<Self>, DaemonError> {
         let dir = spool_dir(&config.daemon.state_dir);
         let socket = &config.socket;
@@ -81,7 +70,7 @@ impl Receiving {
         durable::create_dir(&dir)
             .map_err(|source| SpoolError::Io { path: dir.clone(), detail: source.to_string() })?;
         let stop = CancellationToken::new();
-        let drain = Arc::new(TailHandle::default());
+        let drain = Arc::new(Inbox::default());
         let metrics = SocketMetrics::new();
         metrics.spool_limit_bytes.set(crate::metrics::as_f64(socket.spool_max_bytes));
         let (wakes, closes) = (Arc::clone(&drain), Arc::clone(&drain));
@@ -110,7 +99,7 @@ impl Receiving {
             group: socket.group.clone(),
             mode: socket.mode,
         };
-        let listening = Listening::open(&places)?;
+        let listening = Listening::open(&places, handed)?;
         let serving = tokio::spawn(listening.serve(Arc::clone(&shared), stop.clone()));
         tokio::spawn(tell(metrics, Arc::clone(shared.counts()), Arc::clone(&usage), stop.clone()));
         Ok(Some(Self { dir, usage, shared, serving, writer, stop, drain }))
@@ -143,12 +132,10 @@ impl Receiving {
         };
         let state: Arc<State> = Arc::clone(state);
         let drain = Drain::new(config, state, Arc::clone(&self.usage))?;
-        let (handle, health) = (Arc::clone(&self.drain), Arc::clone(health));
-        let (sources, known) = (BTreeMap::new(), BTreeSet::new());
-        let looked = None;
-        let shift =
-            Shift { drain, handle, desks, announcements, health, sources, track, looked, known };
-        Ok(thread::Builder::new().name("drain".to_owned()).spawn(move || shift.run())?)
+        let health = Arc::clone(health);
+        let desks = Desks::new(desks, Arc::clone(&health));
+        let draining = Draining { drain, desks, announcements, track, health };
+        Ok(drain::start(draining, Arc::clone(&self.drain))?)
     }
 
     /// Ends sessions and spool: what was acknowledged is synced.
@@ -185,122 +172,5 @@ async fn tell(
             () = tokio::time::sleep(TELL_EVERY) => {}
             () = stop.cancelled() => return,
         }
-    }
-}
-
-/// The drain's thread.
-struct Shift {
-    drain: Drain,
-    handle: Arc<TailHandle>,
-    desks: Vec<Desk>,
-    announcements: mpsc::Sender<Announcement>,
-    health: Arc<Health>,
-    /// Which source an origin belongs to, for the bytes that are handed out.
-    sources: BTreeMap<OriginId, String>,
-    track: mpsc::Sender<Track>,
-    looked: Option<Instant>,
-    /// The sources of this run.
-    known: BTreeSet<String>,
-}
-
-impl Shift {
-    fn run(mut self) {
-        self.handle.begin();
-        let mut events = Vec::new();
-        let mut failed = false;
-        loop {
-            for command in self.handle.take() {
-                match command {
-                    Command::Announced(origin) => self.drain.announced(origin),
-                    Command::Committed { ends, .. } => {
-                        for (origin, end, _) in ends {
-                            self.drain.committed(origin, end);
-                        }
-                    }
-                    Command::Stop => return,
-                    Command::CutBack(..) | Command::Reload(_) => {}
-                }
-            }
-            let waiting = self.desks.iter().map(Desk::waiting).max().unwrap_or(0);
-            let room = CHUNKS_WAITING_MAX.saturating_sub(waiting);
-            let began_ms = wall_ms();
-            let stepped = self.drain.step(room, began_ms, &mut events);
-            for event in std::mem::take(&mut events) {
-                if !self.dispatch(event) {
-                    return;
-                }
-            }
-            match stepped {
-                Ok(more) => {
-                    failed = false;
-                    self.look(began_ms);
-                    if room == 0 {
-                        thread::park_timeout(BUSY_WAIT);
-                    } else if !more {
-                        let idle = self.known.is_empty();
-                        thread::park_timeout(if idle { IDLE_WAIT } else { DRAIN_WAIT });
-                    }
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut failed, true) {
-                        tracing::error!("{error}; what is in the spool stays there until then");
-                    }
-                    thread::park_timeout(ERROR_WAIT);
-                }
-            }
-        }
-    }
-
-    /// Tells watermarks what is seen, now and then.
-    fn look(&mut self, at_ms: i64) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
-            return;
-        }
-        self.looked = Some(Instant::now());
-        let mut seen = Seen { looker: Looker::Socket, at_ms, sources: BTreeMap::new() };
-        self.known.extend(self.drain.handed().map(|(source, _, _)| source.to_owned()));
-        let caught_up = self.drain.caught_up();
-        for source in &self.known {
-            let look = SeenSource { caught_up, ..SeenSource::default() };
-            seen.sources.insert(source.clone(), look);
-        }
-        for (source, origin, end) in self.drain.handed() {
-            if let Some(look) = seen.sources.get_mut(source) {
-                look.ends.push((origin, end));
-            }
-        }
-        // a tracker that is busy gets the next look
-        let _ = self.track.try_send(Track::Seen(seen));
-    }
-
-    /// `false` when a receiver has ended, which ends the drain too.
-    fn dispatch(&mut self, event: DrainEvent) -> bool {
-        match event {
-            DrainEvent::Announce(record, contexts) => {
-                return self.announcements.blocking_send(Announcement { record, contexts }).is_ok();
-            }
-            DrainEvent::Input(input) => {
-                match &input {
-                    Input::Open(opening) => {
-                        self.sources.insert(opening.origin, opening.context.source.clone());
-                    }
-                    Input::Chunk(chunk) => {
-                        if let Some(source) = self.sources.get(&chunk.origin) {
-                            self.health.read(source, chunk.bytes.len() as u64);
-                        }
-                    }
-                    _ => {
-                        self.sources.remove(&input.origin());
-                    }
-                }
-                return tail::desk_of(&self.desks, input.origin())
-                    .is_some_and(|desk| desk.hand(input));
-            }
-            DrainEvent::Receipt(receipt) => self.health.lost(&receipt),
-            DrainEvent::SetAside(path, error) => {
-                tracing::error!(path = %path.display(), "{error}; it is set aside, and what was in it and not yet stored is lost");
-            }
-        }
-        true
     }
 }

@@ -1,8 +1,8 @@
 //! The tailer's thread: steps it, hands its inputs to the workers, and tells it what it must know.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -10,12 +10,10 @@ use tokio::sync::mpsc;
 use super::announce::Announcement;
 use super::clock::wall_ms;
 use super::cutback::CutBack;
+use super::desks::Desks;
 use super::health::{FilesSeen, Health};
+use super::inbox::{Command, Inbox};
 use super::track::{Looker, Seen, SeenSource, Track};
-use super::work::{CHUNKS_WAITING_MAX, Desk};
-use crate::config::FileSource;
-use crate::ledger::OriginId;
-use crate::sources::Input;
 use crate::sources::file::wake::Wake;
 use crate::sources::file::{FileEvent, Now, Tailer, Weight};
 
@@ -28,84 +26,12 @@ const QUIET_WAIT_MS: u64 = 1000;
 /// Shortest sleep while the workers are busy: they wake the tailer when there is room.
 const FULL_WAIT: Duration = Duration::from_millis(20);
 
-/// What the tailer is told.
-#[derive(Debug, Clone)]
-pub enum Command {
-    /// The store has an origin and its contexts.
-    Announced(OriginId),
-    /// Origins are committed.
-    Committed {
-        /// Up to which end, with the marker there.
-        ends: Vec<(OriginId, u64, u64)>,
-        /// `state.db` knows it.
-        saved: bool,
-    },
-    /// A file that was cut back goes on at an offset.
-    CutBack(OriginId, u64),
-    /// The sources are these.
-    Reload(Vec<FileSource>),
-    /// No more is read.
-    Stop,
-}
-
-/// How others reach the thread of a source.
-#[derive(Debug, Default)]
-pub struct TailHandle {
-    inbox: Mutex<Vec<Command>>,
-    thread: OnceLock<Thread>,
-    /// Another source's thread, that hears the same.
-    also: OnceLock<Arc<TailHandle>>,
-}
-
-impl TailHandle {
-    /// Tells it something, and wakes it.
-    pub fn tell(&self, command: Command) {
-        if let Some(also) = self.also.get() {
-            also.tell(command.clone());
-        }
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(command);
-        self.wake();
-    }
-
-    /// Ends its sleep.
-    pub fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    /// Ends the sleep of every source's thread: the workers have room.
-    pub fn wake_all(&self) {
-        self.wake();
-        if let Some(also) = self.also.get() {
-            also.wake();
-        }
-    }
-
-    /// From here on another source's thread hears the same.
-    pub fn share(&self, also: Arc<Self>) {
-        // once: there are two sources
-        let _ = self.also.set(also);
-    }
-
-    /// The thread that calls this is the one that is reached.
-    pub fn begin(&self) {
-        // set once: the thread begins once
-        let _ = self.thread.set(thread::current());
-    }
-
-    /// What was told since the last time.
-    pub fn take(&self) -> Vec<Command> {
-        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// What the thread works with.
 pub struct Tailing {
     /// The tailer.
     pub tailer: Tailer,
     /// The workers.
-    pub desks: Vec<Desk>,
+    pub desks: Desks,
     /// Origins for the store.
     pub announcements: mpsc::Sender<Announcement>,
     /// Files that were cut back.
@@ -123,27 +49,18 @@ pub struct Tailing {
 /// # Errors
 ///
 /// The thread cannot be started.
-pub fn start(tailing: Tailing, handle: Arc<TailHandle>) -> std::io::Result<JoinHandle<()>> {
+pub fn start(tailing: Tailing, inbox: Arc<Inbox>) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name("tailer".to_owned()).spawn(move || {
-        handle.begin();
-        Shift { tailing, handle, began: Instant::now(), looked: None, sources: BTreeMap::new() }
-            .run();
+        inbox.begin();
+        Shift { tailing, inbox, began: Instant::now(), looked: None }.run();
     })
-}
-
-/// The worker of an origin: it keeps to one, so that its lines stay in order.
-pub fn desk_of(desks: &[Desk], origin: OriginId) -> Option<&Desk> {
-    let count = desks.len().max(1) as u64;
-    desks.get(usize::try_from(origin.unsigned_abs() % count).unwrap_or(0))
 }
 
 struct Shift {
     tailing: Tailing,
-    handle: Arc<TailHandle>,
+    inbox: Arc<Inbox>,
     began: Instant,
     looked: Option<Instant>,
-    /// Which source an origin belongs to, for the bytes that are handed out.
-    sources: BTreeMap<OriginId, String>,
 }
 
 impl Shift {
@@ -158,8 +75,7 @@ impl Shift {
             if self.obey() {
                 return;
             }
-            let waiting = self.tailing.desks.iter().map(Desk::waiting).max().unwrap_or(0);
-            let room = CHUNKS_WAITING_MAX.saturating_sub(waiting);
+            let room = self.tailing.desks.room();
             if self.tailing.wake.take() {
                 self.tailing.tailer.hint();
             }
@@ -182,7 +98,7 @@ impl Shift {
 
     /// Does what it is told; answers whether it is to stop.
     fn obey(&mut self) -> bool {
-        for command in self.handle.take() {
+        for command in self.inbox.take() {
             match command {
                 Command::Announced(origin) => self.tailing.tailer.announced(origin),
                 Command::Committed { ends, saved } => {
@@ -218,7 +134,7 @@ impl Shift {
     /// Hands an event on; `false` when a receiver has ended, which ends the tailer too.
     fn dispatch(&mut self, event: FileEvent) -> bool {
         match event {
-            FileEvent::Input(input) => return self.hand(input),
+            FileEvent::Input(input) => return self.tailing.desks.hand(input),
             FileEvent::Announce { record, contexts } => {
                 let announcement = Announcement { record, contexts };
                 return self.tailing.announcements.blocking_send(announcement).is_ok();
@@ -237,27 +153,6 @@ impl Shift {
             },
         }
         true
-    }
-
-    fn hand(&mut self, input: Input) -> bool {
-        let origin = input.origin();
-        match &input {
-            Input::Open(opening) => {
-                self.sources.insert(origin, opening.context.source.clone());
-            }
-            Input::Context(context) => {
-                self.sources.insert(origin, context.source.clone());
-            }
-            Input::Chunk(chunk) => {
-                if let Some(source) = self.sources.get(&origin) {
-                    self.tailing.health.read(source, chunk.bytes.len() as u64);
-                }
-            }
-            Input::Finish { .. } | Input::Rest { .. } => {
-                self.sources.remove(&origin);
-            }
-        }
-        desk_of(&self.tailing.desks, origin).is_some_and(|desk| desk.hand(input))
     }
 
     /// Tells metrics and watermarks what is seen, now and then.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::announce::{FIRST_WAIT, MAX_WAIT};
 use super::clock::{wall_ms, wall_us};
 use super::health::Health;
-use super::tail::{Command, TailHandle};
+use super::inbox::{Command, Inbox};
 use crate::backoff::Backoff;
 use crate::key::Table;
 use crate::ledger::{Ack, OriginId, Piece, Span};
@@ -141,7 +141,7 @@ pub struct Tracking {
     /// Write timestamps.
     pub stamps: Arc<Stamps>,
     /// Who is told of committed ends.
-    pub tail: Arc<TailHandle>,
+    pub tail: Arc<Inbox>,
     /// Who is told of everything.
     pub health: Arc<Health>,
     /// Column `host`.

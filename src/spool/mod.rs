@@ -5,9 +5,10 @@
 //! segment is an origin: its offsets are positions in that stream. One thread writes
 //! ([`writer`]), with one commit for everything that waits; [`reader`] reads beside it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod lane;
 pub mod reader;
@@ -60,6 +61,14 @@ pub enum SpoolError {
         /// How that was seen.
         detail: String,
     },
+    /// A newer program wrote it.
+    #[error("{} is of a newer bitacora: {detail}; install that one again", path.display())]
+    Newer {
+        /// The segment.
+        path: PathBuf,
+        /// How that was seen.
+        detail: String,
+    },
 }
 
 impl SpoolError {
@@ -87,8 +96,11 @@ impl SpoolError {
 /// What the spool holds, for its limit and for metrics.
 #[derive(Debug, Default)]
 pub struct Usage {
-    bytes: AtomicU64,
+    /// Bytes of each segment.
+    held: Mutex<BTreeMap<u64, u64>>,
     active: AtomicU64,
+    /// The segment that a reader has given up.
+    given_up: AtomicU64,
     sealed: Mutex<Vec<Sealed>>,
 }
 
@@ -96,7 +108,11 @@ impl Usage {
     /// Bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.held().values().sum()
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of the segment that is being written; those before it grow no more.
@@ -117,15 +133,23 @@ impl Usage {
         self.active.store(next, Ordering::Release);
     }
 
-    fn add(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    fn add(&self, segment: u64, bytes: u64) {
+        *self.held().entry(segment).or_default() += bytes;
     }
 
-    /// A segment of so many bytes is gone.
-    pub fn remove(&self, bytes: u64) {
-        let less = |all: u64| Some(all.saturating_sub(bytes));
-        // the closure always answers
-        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    /// A segment is gone.
+    pub fn remove(&self, segment: u64) {
+        self.held().remove(&segment);
+    }
+
+    /// A reader found the segment damaged that is being written: it is to be followed by another
+    /// before anything more is written.
+    pub fn give_up(&self, segment: u64) {
+        self.given_up.store(segment, Ordering::Release);
+    }
+
+    fn is_given_up(&self, segment: u64) -> bool {
+        self.given_up.load(Ordering::Acquire) == segment
     }
 }
 
@@ -179,26 +203,13 @@ pub fn remove(dir: &Path, number: u64) -> Result<(), SpoolError> {
     result.map_err(|error| SpoolError::io(&path, &error))
 }
 
-/// Sets a damaged segment aside under another name, which it answers.
+/// Sets a damaged segment aside under another name, which it answers; one that is not there any
+/// more has been set aside already.
 ///
 /// # Errors
 ///
 /// It cannot be renamed.
 pub fn set_aside(dir: &Path, number: u64, now_ms: i64) -> Result<PathBuf, SpoolError> {
     let path = path_of(dir, number);
-    let aside = dir.join(format!("{number:010}.damaged-{now_ms}"));
-    let move_one = |suffix: &str| {
-        let (mut from, mut to) = (path.clone().into_os_string(), aside.clone().into_os_string());
-        from.push(suffix);
-        to.push(suffix);
-        match crate::durable::rename(Path::new(&from), Path::new(&to)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound || suffix.is_empty() => {
-                Err(error)
-            }
-            _ => Ok(()),
-        }
-    };
-    let moved = move_one("").and_then(|()| move_one("-wal")).and_then(|()| move_one("-shm"));
-    moved.map_err(|error| SpoolError::io(&path, &error))?;
-    Ok(aside)
+    crate::durable::set_aside(&path, now_ms).map_err(|error| SpoolError::io(&path, &error))
 }

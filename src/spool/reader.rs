@@ -180,15 +180,19 @@ impl SegmentReader {
     }
 }
 
-/// What the segment after `number` says of it, if it is there and says anything.
+/// What the segment after `number` says of it, if it is there and says anything; one that is
+/// damaged says nothing.
 ///
 /// # Errors
 ///
-/// That segment cannot be read.
+/// That segment cannot be read for now.
 pub fn sealed(dir: &Path, number: u64) -> Result<Option<Sealed>, SpoolError> {
     let path = path_of(dir, number + 1);
     if !path.exists() {
         return Ok(None);
     }
-    Ok(segment::sealed_by(&path)?.filter(|one| one.segment == number))
+    match segment::sealed_by(&path) {
+        Err(SpoolError::Damaged { .. }) => Ok(None),
+        answer => Ok(answer?.filter(|one| one.segment == number)),
+    }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ const APPLICATION_ID: i64 = 0x6269_7473;
 const VERSION: i64 = 1;
 /// The reader holds a segment for a moment.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
+/// Bytes of a log that are written again at once.
+const SETTLE_BYTES: usize = 1 << 20;
 
 const SCHEMA: &str = "
 CREATE TABLE lanes (
@@ -232,14 +235,41 @@ pub(super) fn check(path: &Path, db: &Connection) -> Result<(), SpoolError> {
     let number = |name: &str| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) =
         (number("application_id").map_err(of)?, number("user_version").map_err(of)?);
-    let detail = match (application, version) {
-        (APPLICATION_ID, VERSION) => return Ok(()),
+    let path = path.to_owned();
+    match (application, version) {
+        (APPLICATION_ID, VERSION) => Ok(()),
         (APPLICATION_ID, newer) if newer > VERSION => {
-            format!("it is of version {newer}, and this program knows {VERSION}")
+            let detail = format!("it is of version {newer}, and this program knows {VERSION}");
+            Err(SpoolError::Newer { path, detail })
         }
-        _ => "it is no segment of a spool".to_owned(),
+        _ => Err(SpoolError::Damaged { path, detail: "it is no segment of a spool".to_owned() }),
+    }
+}
+
+/// What can be read of a segment's log by now is on disk afterwards. The process before this one
+/// may have ended between its write and its sync; and where a sync had failed, the next one
+/// succeeds without writing, so that all of it is written again.
+pub(super) fn settle(path: &Path) -> Result<(), SpoolError> {
+    let mut log = path.to_owned().into_os_string();
+    log.push("-wal");
+    let write_again = || -> io::Result<()> {
+        let file = match OpenOptions::new().read(true).write(true).open(&log) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let mut buffer = vec![0; SETTLE_BYTES];
+        let mut at = 0;
+        loop {
+            let read = file.read_at(&mut buffer, at)?;
+            if read == 0 {
+                return file.sync_all();
+            }
+            file.write_all_at(buffer.get(..read).unwrap_or_default(), at)?;
+            at += read as u64;
+        }
     };
-    Err(SpoolError::Damaged { path: path.to_owned(), detail })
+    write_again().map_err(|error| SpoolError::io(path, &error))
 }
 
 /// The clients that a segment knows.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::segment::{Clients, NewBlock, Sealed, Segment, clients_of};
+use super::segment::{Clients, NewBlock, Sealed, Segment, clients_of, settle};
 use super::{BLOCK_BYTES_MAX, ClientKey, SpoolError, Usage, segments};
 use crate::ledger::OriginId;
 
@@ -192,19 +192,10 @@ struct Writer {
 impl Writer {
     fn open(config: SpoolConfig, usage: Arc<Usage>) -> Result<Self, SpoolError> {
         let numbers = segments(&config.dir)?;
-        let mut clients = Clients::new();
-        let forgotten_ms = (config.now_ms)() - CLIENT_MS_MAX;
         for &number in &numbers {
-            // one that is damaged is the reader's matter; the others know the clients too
-            let Ok(known) = clients_of(&super::path_of(&config.dir, number)) else { continue };
-            for (key, (acked, used_ms)) in known {
-                if used_ms >= forgotten_ms {
-                    let client = clients.entry(key).or_insert((0, used_ms));
-                    *client = (client.0.max(acked), client.1.max(used_ms));
-                }
-            }
-            usage.add(size_of(&config.dir, number));
+            usage.add(number, size_of(&config.dir, number));
         }
+        let clients = known_clients(&config.dir, &numbers);
         let next_number = numbers.last().map_or(1, |last| last + 1);
         let mut writer = Self {
             config,
@@ -316,6 +307,9 @@ impl Writer {
     }
 
     fn write(&mut self, lanes: &NewBlocks, clients: &Clients) -> Result<Places, SpoolError> {
+        if self.segment.as_ref().is_some_and(|one| self.usage.is_given_up(one.number)) {
+            self.close_segment();
+        }
         let full = |segment: &Segment| {
             segment.bytes >= self.config.segment_bytes || segment.lanes.len() >= LANES_MAX
         };
@@ -328,6 +322,7 @@ impl Writer {
             .flat_map(|(lane, blocks)| blocks.iter().map(move |bytes| NewBlock { lane, bytes }))
             .collect();
         let Some(segment) = &mut self.segment else { return Err(self.over()) };
+        let number = segment.number;
         let ends = |segment: &Segment| -> BTreeMap<Arc<str>, Place> {
             let place = |lane: &Arc<str>| {
                 let written = segment.lanes.get(lane);
@@ -343,7 +338,7 @@ impl Writer {
                 for (lane, place) in &mut places {
                     place.offset_bytes = before.get(lane).map_or(0, |place| place.offset_bytes);
                 }
-                self.usage.add(bytes);
+                self.usage.add(number, bytes);
                 (self.config.committed)(began.elapsed());
                 Ok(Places(places))
             }
@@ -394,9 +389,26 @@ fn size(message: &Message) -> usize {
     }
 }
 
+/// The clients as the newest segment knows them: it was begun with all of them. What stands in one
+/// before it may be of a commit that failed and does not count. One that cannot be read is the
+/// reader's matter; the one before it knew the clients, too.
+fn known_clients(dir: &Path, numbers: &[u64]) -> Clients {
+    for &number in numbers.iter().rev() {
+        let path = super::path_of(dir, number);
+        match settle(&path).and_then(|()| clients_of(&path)) {
+            Ok(known) => return known,
+            Err(error) => {
+                tracing::warn!("{error}; what clients are told is stored comes from before it");
+            }
+        }
+    }
+    Clients::new()
+}
+
 /// What a segment of an earlier run holds; one that cannot be read counts by its file.
 fn size_of(dir: &Path, number: u64) -> u64 {
-    let held = super::SegmentReader::open(dir, number, None).and_then(|segment| segment.bytes());
+    let seal = super::reader::sealed(dir, number).unwrap_or(None);
+    let held = super::SegmentReader::open(dir, number, seal).and_then(|segment| segment.bytes());
     held.unwrap_or_else(|_| {
         std::fs::metadata(super::path_of(dir, number)).map_or(0, |file| file.len())
     })

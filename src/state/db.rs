@@ -72,7 +72,7 @@ impl Db {
             Err(error) => return Err(error),
         };
         db.connection = None;
-        let aside = set_aside(&db.path, now_ms)
+        let aside = durable::set_aside(&db.path, now_ms)
             .map_err(|source| failed_dir(db.path.parent().unwrap_or(&db.path), source))?;
         db.prepare()?;
         let path = db.path.display();
@@ -206,28 +206,4 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
         connection.pragma_update(None, "journal_size_limit", 4 << 20)?;
     }
     Ok(connection)
-}
-
-/// Renames the file and what belongs to it; answers its name from then on.
-fn set_aside(path: &Path, now_ms: i64) -> std::io::Result<PathBuf> {
-    let time = jiff::Timestamp::from_millisecond(now_ms).unwrap_or_default();
-    let name = |number: u32, part: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".damaged-{}", time.strftime("%Y%m%dT%H%M%SZ")));
-        if number > 0 {
-            name.push(format!("-{number}"));
-        }
-        name.push(part);
-        PathBuf::from(name)
-    };
-    let number = (0..u32::MAX).find(|number| !name(*number, "").exists()).unwrap_or(0);
-    for part in ["", "-wal", "-shm"] {
-        let mut from = path.as_os_str().to_owned();
-        from.push(part);
-        match durable::rename(Path::new(&from), &name(number, part)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            done => done?,
-        }
-    }
-    Ok(name(number, ""))
 }

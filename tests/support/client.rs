@@ -20,6 +20,8 @@ pub struct Client {
     pub acked: u64,
     /// A receipt and the lower one after it: what was acknowledged is gone.
     pub taken_back: Option<(u64, u64)>,
+    /// How often nobody was there.
+    pub refused: u64,
     /// What the daemon said of records.
     pub errors: Vec<Value>,
     connection: Option<BufReader<UnixStream>>,
@@ -34,6 +36,7 @@ impl Client {
             waiting: VecDeque::new(),
             acked: 0,
             taken_back: None,
+            refused: 0,
             errors: Vec::new(),
             connection: None,
         }
@@ -70,7 +73,10 @@ impl Client {
     /// Connects and sends again what has no receipt; `false` if nobody is there.
     pub fn connect(&mut self) -> bool {
         let hello = self.hello();
-        let Ok(mut stream) = UnixStream::connect(&self.path) else { return false };
+        let Ok(mut stream) = UnixStream::connect(&self.path) else {
+            self.refused += 1;
+            return false;
+        };
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
         if stream.write_all(hello.as_bytes()).is_err() {

@@ -243,6 +243,25 @@ impl Site {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Runs SQL in every day file.
+    #[track_caller]
+    pub fn in_day_files(&self, sql: &str) {
+        let files = rows::day_files(&self.store_dir());
+        assert!(!files.is_empty(), "no day file");
+        for file in files {
+            rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap();
+        }
+    }
+
+    /// A command that must end with this code and say this.
+    #[track_caller]
+    pub fn answers(&self, arguments: &[&str], code: i32, text: &str) {
+        let output = self.run(arguments);
+        let said = told(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(said.contains(text), "{arguments:?} does not say {text:?}: {said}");
+    }
+
     /// `bitacora audit`, which must find everything in order.
     #[track_caller]
     pub fn audit_is_clean(&self) {

@@ -48,6 +48,8 @@ mod view;
 pub mod wake;
 
 pub use marker::{MARKER_BYTES, marker};
+#[cfg(test)]
+pub use state::MemoryState;
 pub use state::{Change, Detail, KnownOrigin, NewOrigin, Sum, TailState, TailStateError};
 pub use tailer::Tailer;
 
@@ -100,7 +102,7 @@ impl TailerConfig {
             sources,
             host: host.to_owned(),
             machine: machine.to_owned(),
-            ids: Box::new(random_id),
+            ids: Box::new(crate::ledger::random_id),
             open_files_max: 256,
             idle_ms: 60_000,
             kept_files_max: 512,
@@ -108,17 +110,6 @@ impl TailerConfig {
             file_clock_ns: Box::new(discover::file_clock_ns),
         }
     }
-}
-
-/// The number of a new origin.
-#[must_use]
-pub fn random_id() -> OriginId {
-    let random = uuid::Uuid::new_v4().as_u128();
-    // 63 bits, of the parts of a version 4 UUID that are all random
-    let (low, high) = (random & u128::from(u64::MAX), random >> 64);
-    i64::try_from((low ^ high.rotate_left(32)) & u128::from(i64::MAX.unsigned_abs()))
-        .unwrap_or(i64::MAX)
-        .max(1)
 }
 
 /// How much a message matters.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,49 +52,45 @@ pub enum SocketError {
     },
 }
 
+/// Sockets that another process has bound and listens at on our behalf: clients that come while
+/// the daemon restarts wait there, and none is refused.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// The stream socket.
+    pub stream: Option<net::UnixListener>,
+    /// The datagram socket.
+    pub dgram: Option<net::UnixDatagram>,
+}
+
 /// The sockets, open.
 #[derive(Debug)]
 pub struct Listening {
     stream: Option<UnixListener>,
     dgram: Option<UnixDatagram>,
-    places: Places,
+    /// The sockets that are taken away at the end.
+    own: Vec<PathBuf>,
 }
 
 impl Listening {
-    /// Makes both sockets. One that a dead process left is taken over.
+    /// Takes the sockets that were handed over, and makes the others. One that a dead process left
+    /// is taken over.
     ///
     /// # Errors
     ///
     /// One of them cannot be had.
-    pub fn open(places: &Places) -> Result<Self, SocketError> {
-        let bind = |path: &Path, source| SocketError::Bind { path: path.to_owned(), source };
-        let mut open = Self { stream: None, dgram: None, places: places.clone() };
-        let named = |path: &Path| !path.as_os_str().is_empty();
-        if named(&places.stream) {
-            make_way(&places.stream, || {
-                std::os::unix::net::UnixStream::connect(&places.stream).is_ok()
-            })?;
-            let made = UnixListener::bind(&places.stream);
-            open.stream = Some(made.map_err(|error| bind(&places.stream, error))?);
-            give(&places.stream, places)?;
-        }
-        if named(&places.dgram) {
-            let connects = || {
-                std::os::unix::net::UnixDatagram::unbound()
-                    .and_then(|socket| socket.connect(&places.dgram))
-                    .is_ok()
-            };
-            make_way(&places.dgram, connects)?;
-            let made = UnixDatagram::bind(&places.dgram);
-            open.dgram = Some(made.map_err(|error| bind(&places.dgram, error))?);
-            give(&places.dgram, places)?;
-        }
-        Ok(open)
+    pub fn open(places: &Places, handed: Handed) -> Result<Self, SocketError> {
+        let mut own = Vec::new();
+        let named = |path: &PathBuf| !path.as_os_str().is_empty();
+        let stream = Some(&places.stream).filter(|path| named(path));
+        let stream = stream.map(|path| stream_at(path, places, handed.stream, &mut own));
+        let dgram = Some(&places.dgram).filter(|path| named(path));
+        let dgram = dgram.map(|path| dgram_at(path, places, handed.dgram, &mut own));
+        Ok(Self { stream: stream.transpose()?, dgram: dgram.transpose()?, own })
     }
 
     /// Serves clients until the stop, and then takes the sockets away.
     pub async fn serve(self, shared: Arc<Shared>, stop: CancellationToken) {
-        let Self { stream, dgram, places } = self;
+        let Self { stream, dgram, own } = self;
         let datagrams =
             dgram.map(|socket| tokio::spawn(receive(socket, Arc::clone(&shared), stop.clone())));
         let sessions = tokio_util::task::TaskTracker::new();
@@ -102,9 +99,9 @@ impl Listening {
         } else {
             stop.cancelled().await;
         }
-        for path in [&places.stream, &places.dgram] {
+        for path in own {
             // a client that finds none knows that nobody is there
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&path);
         }
         sessions.close();
         sessions.wait().await;
@@ -113,6 +110,49 @@ impl Listening {
             let _ = datagrams.await;
         }
     }
+}
+
+fn stream_at(
+    path: &Path,
+    places: &Places,
+    handed: Option<net::UnixListener>,
+    own: &mut Vec<PathBuf>,
+) -> Result<UnixListener, SocketError> {
+    let bind = at(path);
+    let socket = if let Some(socket) = handed {
+        say_other_place(socket.local_addr().ok().as_ref(), path);
+        socket
+    } else {
+        make_way(path, || net::UnixStream::connect(path).is_ok())?;
+        let socket = net::UnixListener::bind(path).map_err(&bind)?;
+        own.push(path.to_owned());
+        give(path, places)?;
+        socket
+    };
+    socket.set_nonblocking(true).map_err(&bind)?;
+    UnixListener::from_std(socket).map_err(bind)
+}
+
+fn dgram_at(
+    path: &Path,
+    places: &Places,
+    handed: Option<net::UnixDatagram>,
+    own: &mut Vec<PathBuf>,
+) -> Result<UnixDatagram, SocketError> {
+    let bind = at(path);
+    let socket = if let Some(socket) = handed {
+        say_other_place(socket.local_addr().ok().as_ref(), path);
+        socket
+    } else {
+        let probe = || net::UnixDatagram::unbound().and_then(|socket| socket.connect(path));
+        make_way(path, || probe().is_ok())?;
+        let socket = net::UnixDatagram::bind(path).map_err(&bind)?;
+        own.push(path.to_owned());
+        give(path, places)?;
+        socket
+    };
+    socket.set_nonblocking(true).map_err(&bind)?;
+    UnixDatagram::from_std(socket).map_err(bind)
 }
 
 async fn accept(
@@ -194,8 +234,26 @@ fn datagram(bytes: &[u8], shared: &Arc<Shared>, load: &mut Load) {
     let whole = text.get(..RECORD_BYTES_MAX).filter(|head| head.len() < text.len());
     let frame = Frame { text: whole.unwrap_or(text), line_bytes: whole.map(|_| text.len() as u64) };
     let envelope = Envelope { at_ms: (shared.now_ms)(), ..Envelope::default() };
-    if load.add(frame, envelope, &shared.sources).2.is_some() {
+    if load.add(frame, envelope, &shared.sources).fault.is_some() {
         Counts::add(&shared.counts.invalid, 1);
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> SocketError {
+    move |source| SocketError::Bind { path: path.to_owned(), source }
+}
+
+/// Says where clients really find a socket that was handed over.
+fn say_other_place(bound: Option<&net::SocketAddr>, wanted: &Path) {
+    let bound = bound.and_then(net::SocketAddr::as_pathname);
+    if bound != Some(wanted) {
+        let bound = bound.unwrap_or(Path::new("a socket without a name"));
+        tracing::warn!(
+            "systemd listens on {}, and that is used; `[socket]` says {}: make them equal, as \
+             `bitacora send` goes by the configuration",
+            bound.display(),
+            wanted.display()
+        );
     }
 }
 
@@ -235,14 +293,10 @@ fn give(path: &Path, places: &Places) -> Result<(), SocketError> {
         .map_err(|source| SocketError::Bind { path: path.to_owned(), source })
 }
 
-/// The number of a group: as the system's own tools find it, or a number as it is.
+/// The number of a group, from the system's own list, or a number as it is.
 fn group_id(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    })
+    Some(nix::unistd::Group::from_name(name).ok()??.gid.as_raw())
 }

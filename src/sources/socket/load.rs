@@ -49,6 +49,17 @@ pub fn lane(name: &str) -> Option<(Sent, &str)> {
     Some((sent, source))
 }
 
+/// Where a record was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Added {
+    /// The index of its part.
+    pub part: usize,
+    /// Where it begins there.
+    pub offset_bytes: u64,
+    /// Why it is not understood.
+    pub fault: Option<&'static str>,
+}
+
 /// Records that wait to be handed over.
 #[derive(Debug, Default)]
 pub struct Load {
@@ -61,13 +72,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Adds a record; answers its part and offset there, and why it is not understood.
-    pub fn add(
-        &mut self,
-        frame: Frame<'_>,
-        envelope: Envelope,
-        sources: &Sources,
-    ) -> (usize, u64, Option<&'static str>) {
+    /// Adds a record.
+    pub fn add(&mut self, frame: Frame<'_>, envelope: Envelope, sources: &Sources) -> Added {
         let Nature { sent, source, fault } = nature(frame.text);
         let fault = if frame.line_bytes.is_some() { Some("it is too long") } else { fault };
         let known = self.last.as_ref().filter(|(kind, name, _)| *kind == sent && *name == source);
@@ -91,7 +97,7 @@ impl Load {
             self.bytes += part.bytes.len() - before;
         }
         self.records += 1;
-        (at, before as u64, fault)
+        Added { part: at, offset_bytes: before as u64, fault }
     }
 
     /// Whether it is as much as is handed over at once.

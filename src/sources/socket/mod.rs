@@ -21,7 +21,7 @@ mod load;
 pub mod protocol;
 mod session;
 
-pub use listen::{Listening, SocketError};
+pub use listen::{Handed, Listening, SocketError};
 pub use load::{Load, SOURCE, Sources, lane};
 
 /// What clients may cost.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::load::Load;
+use super::load::{Added, Load};
 use super::protocol::{Decoder, Frame, Hello, hello};
 use super::{Counts, Seat, Shared};
 use crate::parse::socket::Envelope;
@@ -186,11 +186,12 @@ impl Session {
             partial,
             line_bytes: frame.line_bytes,
         };
-        let (part, offset, fault) = self.load.add(frame, envelope, &self.shared.sources);
+        let Added { part, offset_bytes, fault } =
+            self.load.add(frame, envelope, &self.shared.sources);
         if let Some((keys, number)) =
             self.numbered.as_mut().and_then(|one| one.keys.as_mut()).zip(number)
         {
-            keys.push((number, part, offset));
+            keys.push((number, part, offset_bytes));
         }
         if let Some(fault) = fault {
             Counts::add(&self.shared.counts.invalid, 1);

@@ -8,22 +8,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::file::{
-    Change, KnownOrigin, MARKER_BYTES, NewOrigin, TailState, TailStateError, marker,
-};
-use super::socket::lane;
-use super::{CHUNK_BYTES_MAX, Chunk, Input, Opening};
-use crate::key::Table;
+use self::segment::{Drained, Segment, context_of};
+use super::Input;
+use super::file::{Change, KnownOrigin, NewOrigin, TailState, TailStateError, marker};
 use crate::ledger::{
     Cause, Context, Encoding, KernelIdentity, LossReceipt, OriginId, OriginRecord,
 };
-use crate::parse::Format;
-use crate::parse::socket::Sent;
 use crate::spool::reader::sealed;
-use crate::spool::{self, Block, Lane, SegmentReader, SpoolError, Usage};
+use crate::spool::{self, Lane, SegmentReader, SpoolError, Usage};
 
-/// Longest line of the spool: a record of the longest kind, escaped, in its envelope.
-const LINE_BYTES_MAX: u64 = 768 << 10;
+mod segment;
+#[cfg(test)]
+mod tests;
 
 /// Why it cannot go on for now.
 #[derive(Debug, thiserror::Error)]
@@ -81,30 +77,6 @@ impl std::fmt::Debug for Drain {
     }
 }
 
-#[derive(Debug, Default)]
-struct Segment {
-    reader: Option<SegmentReader>,
-    /// It was opened while it was being written.
-    opened_active: bool,
-    /// The last block that was handed out, or was committed before.
-    last: i64,
-    lanes: BTreeMap<i64, Drained>,
-    /// It grows no more, and all of it was handed out.
-    whole: bool,
-}
-
-#[derive(Debug)]
-struct Drained {
-    origin: OriginId,
-    context: Context,
-    announced: bool,
-    opened: bool,
-    /// End of what was handed out.
-    handed: u64,
-    /// End of what is committed.
-    end: u64,
-}
-
 impl Drain {
     /// Knows what the state knows; opens no segment yet.
     ///
@@ -117,7 +89,8 @@ impl Drain {
         usage: Arc<Usage>,
     ) -> Result<Self, TailStateError> {
         let origins = state.origins()?.into_iter();
-        let ours = origins.filter(|one| one.record.encoding == Encoding::Spool && !one.finished);
+        // finished ones too: a crash may have come before their segment was deleted
+        let ours = origins.filter(|one| one.record.encoding == Encoding::Spool);
         let known = ours.map(|one| (one.record.id, one)).collect();
         let (segments, lanes) = (BTreeMap::new(), BTreeMap::new());
         Ok(Self { config, state, usage, known, segments, listed: 0, lanes, caught_up: false })
@@ -145,19 +118,27 @@ impl Drain {
             match self.drain(number, &mut left, now_ms, out) {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.delete_done()?;
+                    self.end_segments(now_ms, out)?;
                     return Ok(left == 0); // what is younger waits its turn
                 }
                 Err(DrainError::Spool(error @ SpoolError::Damaged { .. }))
                     if number < self.usage.active() =>
                 {
-                    self.lose(number, error, now_ms, out)?;
+                    if let Some(segment) = self.segments.get_mut(&number) {
+                        segment.finish(out);
+                        segment.damage = Some(error);
+                    }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if matches!(error, DrainError::Spool(SpoolError::Damaged { .. })) {
+                        self.usage.give_up(number);
+                    }
+                    return Err(error);
+                }
             }
         }
         self.caught_up = left > 0;
-        self.delete_done()?;
+        self.end_segments(now_ms, out)?;
         Ok(left == 0)
     }
 
@@ -282,7 +263,7 @@ impl Drain {
             if segment.lanes.contains_key(&lane.id) {
                 continue;
             }
-            let context = context_of(&lane).ok_or_else(|| SpoolError::Damaged {
+            let context = context_of(&lane).ok_or_else(|| SpoolError::Newer {
                 path: path.clone(),
                 detail: format!("its lane {:?} is unknown to this program", lane.name),
             })?;
@@ -316,22 +297,20 @@ impl Drain {
         Ok(())
     }
 
-    /// Deletes segments of which everything is committed.
-    fn delete_done(&mut self) -> Result<(), DrainError> {
+    /// Ends segments, in their order, of which everything that was handed out is committed: a
+    /// whole one is deleted, a damaged one set aside.
+    fn end_segments(&mut self, now_ms: i64, out: &mut Vec<DrainEvent>) -> Result<(), DrainError> {
         while let Some((&number, segment)) = self.segments.first_key_value() {
-            let done = segment.whole && segment.lanes.values().all(|lane| lane.end >= lane.handed);
-            if !done {
+            if !segment.is_settled() {
                 return Ok(());
             }
-            let finished: Vec<Change> = segment
-                .lanes
-                .values()
-                .map(|lane| Change::Finished { origin: lane.origin, finished: true })
-                .collect();
-            let bytes = segment.reader.as_ref().map(SegmentReader::bytes).transpose()?;
-            self.state.update(&finished)?;
-            spool::remove(&self.config.dir, number)?;
-            self.usage.remove(bytes.unwrap_or(0));
+            if let Some(error) = segment.damage.clone() {
+                self.lose(number, error, now_ms, out)?;
+            } else {
+                self.state.update(&segment.finished())?;
+                spool::remove(&self.config.dir, number)?;
+            }
+            self.usage.remove(number);
             self.forget(number);
         }
         Ok(())
@@ -346,7 +325,8 @@ impl Drain {
         }
     }
 
-    /// A damaged segment is set aside; what was not handed out of it is lost, and that is said.
+    /// A damaged segment is set aside; what could not be handed out of it is lost, and that is
+    /// said first: after a crash between the two it is said again, in the same words.
     fn lose(
         &mut self,
         number: u64,
@@ -354,43 +334,33 @@ impl Drain {
         now_ms: i64,
         out: &mut Vec<DrainEvent>,
     ) -> Result<(), DrainError> {
+        let Some(segment) = self.segments.get(&number) else { return Ok(()) };
         let path = spool::path_of(&self.config.dir, number);
-        let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
-        let lanes = self.segments.get(&number).map(|one| one.lanes.values()).into_iter().flatten();
-        let mut lost: Vec<(OriginId, u64, String)> =
-            lanes.map(|lane| (lane.origin, lane.handed, lane.context.source.clone())).collect();
+        let receipt = |origin, start_bytes, source: &str| LossReceipt {
+            origin,
+            start_bytes,
+            end_bytes: None,
+            cause: Cause::Spool,
+            source: source.to_owned(),
+            host: self.config.host.clone(),
+            path: path.clone(),
+            noticed_ms: now_ms,
+            detail: format!(
+                "the spool's segment was damaged ({error}) and is set aside; records in it that \
+                 were not stored yet are lost"
+            ),
+        };
+        let lanes = segment.lanes.values();
+        let mut lost: Vec<LossReceipt> =
+            lanes.map(|lane| receipt(lane.origin, lane.handed, &lane.context.source)).collect();
         if lost.is_empty() {
-            lost.push((0, number, super::socket::SOURCE.to_owned()));
+            lost.push(receipt(0, number, super::socket::SOURCE));
         }
-        let aside = spool::set_aside(&self.config.dir, number, now_ms)?;
-        let mut changes = Vec::new();
-        for (origin, start_bytes, source) in lost {
-            let receipt = LossReceipt {
-                origin,
-                start_bytes,
-                end_bytes: None,
-                cause: Cause::Spool,
-                source,
-                host: self.config.host.clone(),
-                path: aside.clone(),
-                noticed_ms: now_ms,
-                detail: format!(
-                    "the spool's segment was damaged ({error}) and is set aside; records in it \
-                     that were not stored yet are lost"
-                ),
-            };
-            changes.push(Change::Lost(Box::new(receipt.clone())));
-            out.push(DrainEvent::Receipt(receipt));
-            if origin != 0 {
-                changes.push(Change::Finished { origin, finished: true });
-            }
-        }
+        let said = lost.iter().map(|receipt| Change::Lost(Box::new(receipt.clone())));
+        let changes: Vec<Change> = said.chain(segment.finished()).collect();
         self.state.update(&changes)?;
-        if let Some(segment) = self.segments.get_mut(&number) {
-            segment.finish(out);
-        }
-        self.usage.remove(bytes);
-        self.forget(number);
+        let aside = spool::set_aside(&self.config.dir, number, now_ms)?;
+        out.extend(lost.into_iter().map(DrainEvent::Receipt));
         out.push(DrainEvent::SetAside(aside, error));
         Ok(())
     }
@@ -399,66 +369,6 @@ impl Drain {
     pub fn handed(&self) -> impl Iterator<Item = (&str, OriginId, u64)> {
         let lanes = self.segments.values().flat_map(|segment| segment.lanes.values());
         lanes.map(|lane| (&*lane.context.source, lane.origin, lane.handed))
-    }
-}
-
-impl Segment {
-    fn finish(&mut self, out: &mut Vec<DrainEvent>) {
-        self.whole = true;
-        for lane in self.lanes.values_mut() {
-            if std::mem::take(&mut lane.opened) {
-                out.push(DrainEvent::Input(Input::Finish { origin: lane.origin }));
-            }
-        }
-    }
-
-    /// `false` if it cannot be handed out yet.
-    fn hand_out(
-        &mut self,
-        block: &Block,
-        state: &dyn TailState,
-        left: &mut usize,
-        out: &mut Vec<DrainEvent>,
-    ) -> Result<bool, DrainError> {
-        let (Some(lane), Some(reader)) = (self.lanes.get_mut(&block.lane), &self.reader) else {
-            return Ok(false);
-        };
-        let end = block.start + block.bytes.len() as u64;
-        if end > lane.handed {
-            if !lane.announced {
-                return Ok(false);
-            }
-            if !lane.opened {
-                let before = reader.bytes_before(block.lane, lane.handed, MARKER_BYTES as u64)?;
-                out.push(DrainEvent::Input(Input::Open(lane.opening(before, state)?)));
-                lane.opened = true;
-            }
-            let skip = usize::try_from(lane.handed.saturating_sub(block.start)).unwrap_or(0);
-            for bytes in block.bytes.get(skip..).unwrap_or_default().chunks(CHUNK_BYTES_MAX) {
-                let chunk =
-                    Chunk { origin: lane.origin, start: lane.handed, bytes: bytes.to_vec() };
-                lane.handed += bytes.len() as u64;
-                *left = left.saturating_sub(1);
-                out.push(DrainEvent::Input(Input::Chunk(chunk)));
-            }
-        }
-        self.last = block.id;
-        Ok(true)
-    }
-}
-
-impl Drained {
-    fn opening(&self, before: Vec<u8>, state: &dyn TailState) -> Result<Opening, DrainError> {
-        let detail = state.detail(self.origin)?;
-        Ok(Opening {
-            origin: self.origin,
-            at: self.handed,
-            context: self.context.clone(),
-            first_anchor_ms: self.context.anchor_ms,
-            before,
-            running_ms: detail.running_ms,
-            carried: detail.carried,
-        })
     }
 }
 
@@ -479,27 +389,4 @@ impl DrainConfig {
             encoding: Encoding::Spool,
         }
     }
-}
-
-/// What decides the rows of a lane; `None` if this program has no such lanes.
-fn context_of(lane_of: &Lane) -> Option<Context> {
-    let (sent, source) = lane(&lane_of.name)?;
-    let format = Format::Socket(sent);
-    let table = match sent {
-        Sent::Json => Table::Application,
-        Sent::Event => Table::Events,
-        Sent::Syslog => Table::Infrastructure,
-    };
-    Some(Context {
-        origin: lane_of.origin,
-        from_bytes: 0,
-        source: source.to_owned(),
-        table,
-        format: format.name().to_owned(),
-        options: BTreeMap::from([("source".to_owned(), source.to_owned())]),
-        timezone: "UTC".to_owned(),
-        anchor_ms: lane_of.born_ms,
-        max_line_bytes: LINE_BYTES_MAX,
-        parser_version: format.version(),
-    })
 }
