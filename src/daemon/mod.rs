@@ -28,6 +28,7 @@ mod drain;
 mod health;
 mod http;
 mod inbox;
+mod keep;
 mod pipeline;
 pub mod recovery;
 mod signals;
@@ -44,6 +45,7 @@ pub use clock::{wall_ms, wall_us};
 use self::control::{Question, Request, error_line};
 use self::health::Health;
 use self::inbox::{Command, Inbox};
+use self::keep::Keep;
 use self::pipeline::Pipeline;
 use self::signals::Wish;
 use self::socket::Receiving;
@@ -157,12 +159,15 @@ async fn live(
     let control = config.daemon.control.clone();
     let listener = control::bind(&control)
         .map_err(|source| DaemonError::Control { path: control.clone(), source })?;
-    let receiving = Receiving::start(&config, &health, systemd::handed())?;
+    let handed = systemd::handed();
+    let receiving = Receiving::start(&config, &health, handed.sockets)?;
+    let keep = Keep::new(handed.deleted);
     let tap = receiving.as_ref().map(Receiving::tap).cloned();
     tokio::spawn(control::serve(listener, questions, tap, last.clone()));
     let stamps = Arc::new(Stamps::new(Arc::clone(&state))?);
     let tail = Arc::new(Inbox::default());
-    let daemon = Daemon { config, state, store, health, stamps, tail, receiving, last, reload };
+    let daemon =
+        Daemon { config, state, store, health, stamps, tail, receiving, keep, last, reload };
     let ended = daemon.run(wishes, asked).await;
     // the socket's absence tells `status` that nobody is there
     let _ = std::fs::remove_file(&control);
@@ -188,6 +193,7 @@ struct Daemon {
     stamps: Arc<Stamps>,
     tail: Arc<Inbox>,
     receiving: Option<Receiving>,
+    keep: Keep,
     /// Ends what ends last.
     last: CancellationToken,
     reload: Reload,
@@ -247,7 +253,8 @@ impl Daemon {
         ended
     }
 
-    fn start(&self, waits: &Waits) -> Result<Pipeline, DaemonError> {
+    fn start(&mut self, waits: &Waits) -> Result<Pipeline, DaemonError> {
+        let keep = std::mem::take(&mut self.keep);
         let parts = pipeline::Parts {
             config: &self.config,
             state: &self.state,
@@ -258,7 +265,7 @@ impl Daemon {
             waits,
             receiving: self.receiving.as_ref(),
         };
-        let pipeline = Pipeline::start(&parts)?;
+        let pipeline = Pipeline::start(&parts, keep)?;
         let sources = self.config.files.len();
         tracing::info!(
             message_id = ids::STARTED,

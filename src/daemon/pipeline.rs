@@ -13,6 +13,7 @@ use super::clock::{wall_ms, wall_us};
 use super::desks::Desks;
 use super::health::Health;
 use super::inbox::Inbox;
+use super::keep::Keep;
 use super::socket::Receiving;
 use super::tail::Tailing;
 use super::track::{MESSAGES_WAITING_MAX, Tracking};
@@ -76,7 +77,7 @@ impl Pipeline {
     /// # Errors
     ///
     /// The machine refuses a thread, or the state cannot be read.
-    pub fn start(parts: &Parts<'_>) -> Result<Self, DaemonError> {
+    pub fn start(parts: &Parts<'_>, keep: Keep) -> Result<Self, DaemonError> {
         let stop = CancellationToken::new();
         let give_up = CancellationToken::new();
         let (batches, to_deliver) = mpsc::channel(BATCHES_WAITING_MAX);
@@ -112,6 +113,7 @@ impl Pipeline {
             parts.state.machine(),
         );
         tailer_config.open_files_max = open_files_max();
+        tailer_config.kept = keep.paths();
         let state = Arc::clone(parts.state);
         let tailer = Tailer::new(tailer_config, state, buffers)?;
         let wake = parts.wake();
@@ -124,6 +126,7 @@ impl Pipeline {
             track,
             health: Arc::clone(parts.health),
             wake,
+            keep,
         };
         let tailer = tail::start(tailing, Arc::clone(parts.tail))?;
         Ok(Self { tailer, drain, workers, deliver, tracker, stop, give_up, delivered: false })

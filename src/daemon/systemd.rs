@@ -1,19 +1,33 @@
 //! What systemd is told, and what it hands over. Without systemd nothing is said, and nothing fails.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use rustix::net::{SocketType, sockopt};
 use sd_notify::NotifyState;
 
-use crate::sources::socket::Handed;
+use crate::ledger::OriginId;
+use crate::sources::socket;
 
 /// `FileDescriptorName=` of the stream socket.
 const STREAM: &str = "stream";
 /// The same of the datagram socket.
 const DGRAM: &str = "dgram";
 
-/// The sockets of the socket units. Whatever else was handed over is closed.
+/// How deleted files are called in the descriptor store, before the number of their origin.
+const DELETED: &str = "deleted-";
+
+/// What systemd hands over at a start.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// The sockets of the socket units.
+    pub sockets: socket::Handed,
+    /// Deleted files that an earlier run of the service gave to systemd: see [`keep`].
+    pub deleted: Vec<(OriginId, File)>,
+}
+
+/// Takes what systemd hands over. What is of no use is closed.
 pub fn handed() -> Handed {
     let mut handed = Handed::default();
     let given = match sd_notify::listen_fds_with_names() {
@@ -27,8 +41,15 @@ pub fn handed() -> Handed {
         let owned = own(descriptor);
         let kind = sockopt::socket_type(&owned).ok();
         match (&*name, kind) {
-            (STREAM, Some(SocketType::STREAM)) => handed.stream = Some(UnixListener::from(owned)),
-            (DGRAM, Some(SocketType::DGRAM)) => handed.dgram = Some(UnixDatagram::from(owned)),
+            (STREAM, Some(SocketType::STREAM)) => {
+                handed.sockets.stream = Some(UnixListener::from(owned));
+            }
+            (DGRAM, Some(SocketType::DGRAM)) => {
+                handed.sockets.dgram = Some(UnixDatagram::from(owned));
+            }
+            (name, None) if origin_of(name).is_some() => {
+                handed.deleted.extend(origin_of(name).map(|origin| (origin, File::from(owned))));
+            }
             _ => {
                 tracing::warn!(
                     "systemd hands over {name:?}, which is of no use here: a socket unit needs \
@@ -39,6 +60,26 @@ pub fn handed() -> Handed {
         }
     }
     handed
+}
+
+fn origin_of(name: &str) -> Option<OriginId> {
+    name.strip_prefix(DELETED)?.parse().ok()
+}
+
+/// Gives systemd a copy of the descriptor of a deleted file, which the next start gets back: while
+/// nobody has it open, its bytes are gone.
+pub fn keep(origin: OriginId, file: &File) {
+    let name = format!("{DELETED}{origin}");
+    let states = [NotifyState::FdStore, NotifyState::FdName(&name)];
+    if let Err(error) = sd_notify::notify_with_fds(&states, &[file.as_fd()]) {
+        tracing::debug!(%error, "systemd does not keep a deleted file");
+    }
+}
+
+/// systemd need not keep that file any longer.
+pub fn release(origin: OriginId) {
+    let name = format!("{DELETED}{origin}");
+    say(&[NotifyState::FdStoreRemove, NotifyState::FdName(&name)]);
 }
 
 #[allow(unsafe_code, reason = "LISTEN_FDS says that this descriptor is ours, and it is taken once")]

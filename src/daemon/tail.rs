@@ -13,6 +13,7 @@ use super::cutback::CutBack;
 use super::desks::Desks;
 use super::health::{FilesSeen, Health};
 use super::inbox::{Command, Inbox};
+use super::keep::Keep;
 use super::track::{Looker, Seen, SeenSource, Track};
 use crate::sources::file::wake::Wake;
 use crate::sources::file::{FileEvent, Now, Tailer, Weight};
@@ -42,6 +43,8 @@ pub struct Tailing {
     pub health: Arc<Health>,
     /// Kernel events.
     pub wake: Wake,
+    /// Deleted files.
+    pub keep: Keep,
 }
 
 /// Starts the thread; it ends on [`Command::Stop`].
@@ -163,6 +166,7 @@ impl Shift {
         }
         self.looked = Some(Instant::now());
         self.watch();
+        self.tailing.keep.look(&self.tailing.tailer);
         let mut seen = Seen { looker: Looker::Files, at_ms: wall_ms(), sources: BTreeMap::new() };
         for sums in self.tailing.tailer.sums() {
             let entry: &mut SeenSource = seen.sources.entry(sums.source.clone()).or_default();

@@ -262,7 +262,7 @@ impl Tailer {
             return;
         }
         file.phase = Phase::Following;
-        if !file.current {
+        if !file.current && file.links > 0 {
             self.changes.push(Change::Moved { origin: id, path });
         }
         if finished {

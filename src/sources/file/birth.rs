@@ -402,6 +402,7 @@ impl Tailer {
         }
         if origin.end >= handed {
             origin.finished = true;
+            self.unlinked.remove(&id);
             self.changes.push(Change::Finished { origin: id, finished: true });
         } else {
             self.ending.insert(id, (handed, marker));

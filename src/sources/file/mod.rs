@@ -90,6 +90,9 @@ pub struct TailerConfig {
     pub kept_files_max: usize,
     /// How a file is opened for reading.
     pub open: fn(&std::path::Path) -> std::io::Result<std::fs::File>,
+    /// Files without a name that an earlier run has kept open: their origins, and paths that lead to
+    /// them, such as `/proc/self/fd/3`.
+    pub kept: Vec<(OriginId, PathBuf)>,
     /// The clock by which files are stamped, in nanoseconds since 1970.
     pub file_clock_ns: Box<dyn Fn() -> i64 + Send>,
 }
@@ -107,6 +110,7 @@ impl TailerConfig {
             idle_ms: 60_000,
             kept_files_max: 512,
             open: |path| std::fs::File::open(path),
+            kept: Vec::new(),
             file_clock_ns: Box::new(discover::file_clock_ns),
         }
     }

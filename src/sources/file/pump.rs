@@ -379,16 +379,20 @@ impl Tailer {
             file.last = false;
             file.phase = Phase::Ended;
             file.extra = None;
-            self.open -= usize::from(file.reader.take().is_some());
+            let reader = file.reader.take();
+            self.open -= usize::from(reader.is_some());
             let (id, handed, unlinked) = (file.origin, file.handed, file.links == 0);
             let marker = file.marker;
             if std::mem::take(&mut file.opened) {
                 Self::say_finished(id, out);
             }
-            self.end_origin(id, handed, marker);
             if unlinked {
+                // without a descriptor more, the file cannot be kept for the next run
+                let copy = reader.and_then(|reader| reader.file().try_clone().ok());
+                self.unlinked.extend(copy.map(|file| (id, file)));
                 self.forget(ix);
             }
+            self.end_origin(id, handed, marker);
         }
     }
 

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::follow::{FileIx, Followed, Log, LogIx, Lost, Phase, parent};
+use super::follow::{FileIx, Followed, Log, LogIx, Lost, Origin, Phase, parent};
 use super::identity::{self, Look};
 use super::siblings;
 use super::state::Change;
@@ -43,6 +43,7 @@ impl Tailer {
         for lix in self.logs.indexes() {
             self.look_at_log(lix, out);
         }
+        self.take_kept();
         let moved = self.look_at_others();
         self.list_dirs(moved, out);
         self.first_scan = false;
@@ -94,6 +95,25 @@ impl Tailer {
             self.unaccounted = true;
         }
         self.reloaded = false;
+    }
+
+    /// Deleted files that were kept open since an earlier run go on where their origins ended.
+    fn take_kept(&mut self) {
+        for (id, path) in std::mem::take(&mut self.config.kept) {
+            let wanted = |origin: &&Origin| !origin.finished && origin.encoding == Encoding::Plain;
+            let Some(origin) = self.origins.get(&id).filter(wanted) else { continue };
+            let Some(&lix) = self.log_of.get(&origin.path) else { continue };
+            let Ok(look) = identity::look(&path) else { continue };
+            let same = (look.device, look.inode) == (origin.kernel.device, origin.kernel.inode);
+            if !same || !look.regular || self.file_of.contains_key(&look.key()) {
+                continue;
+            }
+            let ix = self.add_file(lix, Some(Box::from(path)), &look);
+            if let Some(file) = self.files.get_mut(ix) {
+                file.first_sight = false;
+            }
+            self.set_pending(ix, true);
+        }
     }
 
     fn add_log(&mut self, path: &Path, source: usize, wanted: usize) {

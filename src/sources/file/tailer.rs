@@ -1,6 +1,7 @@
 //! The tailer: its tables, its step, and what it is told.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct Tailer {
     /// Origins that are finished once all of this is committed: the end of what was handed out,
     /// and its marker.
     pub(super) ending: HashMap<OriginId, (u64, u64)>,
+    /// The files of such origins that have no name any more: nobody else has their bytes.
+    pub(super) unlinked: BTreeMap<OriginId, File>,
     pub(super) changes: Vec<Change>,
     /// What was said already, and is not said again until it is over.
     pub(super) said: HashSet<(PathBuf, &'static str)>,
@@ -133,6 +136,7 @@ impl Tailer {
             lost: Vec::new(),
             cut_asks: HashMap::new(),
             ending: HashMap::new(),
+            unlinked: BTreeMap::new(),
             changes: Vec::new(),
             said: HashSet::new(),
             now: Now { mono_ms: 0, wall_ms: 0 },
@@ -247,6 +251,7 @@ impl Tailer {
             self.resting.extend(origin.file);
             if self.ending.get(&id).is_some_and(|(all, _)| *all <= end) {
                 self.ending.remove(&id);
+                self.unlinked.remove(&id);
                 origin.finished = true;
                 self.changes.push(Change::Finished { origin: id, finished: true });
             }

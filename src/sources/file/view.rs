@@ -1,5 +1,7 @@
 //! What the tailer shows of itself, for metrics and watermarks.
 
+use std::fs::File;
+
 use super::follow::Phase;
 use super::tailer::Tailer;
 use crate::ledger::OriginId;
@@ -37,6 +39,22 @@ impl Tailer {
                 Some((self.source_name(log).to_owned(), file.origin, file.handed))
             })
             .collect()
+    }
+
+    /// Deleted files that are not stored whole: their origins, and the files.
+    pub fn deleted(&self) -> impl Iterator<Item = (OriginId, &File)> {
+        let read = self.unlinked.iter().map(|(origin, file)| (*origin, file));
+        let reading = self.files.iter().filter_map(|(_, file)| {
+            let reader = file.reader.as_ref().filter(|_| file.links == 0 && file.origin != 0)?;
+            Some((file.origin, reader.file()))
+        });
+        reading.chain(read)
+    }
+
+    /// Whether all of an origin is committed, and no more will come of it.
+    #[must_use]
+    pub fn is_done(&self, origin: OriginId) -> bool {
+        self.origins.get(&origin).is_none_or(|origin| origin.finished)
     }
 
     /// Files of a source that cannot be read, each with what was said of it; a few at most.

@@ -1,0 +1,157 @@
+//! What systemd keeps open for the daemon, and hands over at its next start; the test is systemd.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::pedantic,
+    reason = "a test that fails may panic, and moves files as their owners do"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use rusqlite::Connection;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use support::ledger::{Ledger, Style};
+use support::rows;
+use support::site::{Daemon, Files, Site};
+use support::{PATIENCE, eventually};
+
+/// The notification socket, and the descriptors that were given away, by name.
+struct Systemd {
+    socket: UnixDatagram,
+    path: String,
+    kept: BTreeMap<String, OwnedFd>,
+}
+
+impl Systemd {
+    fn new(site: &Site) -> Self {
+        let path = site.path("notify").display().to_string();
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Self { socket, path, kept: BTreeMap::new() }
+    }
+
+    /// Does what the daemon has asked for.
+    fn obey(&mut self) {
+        let mut text = [0; 4096];
+        loop {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut parts = [IoSliceMut::new(&mut text)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let got = rustix::net::recvmsg(&self.socket, &mut parts, &mut control, flags);
+            let Ok(got) = got else { return };
+            let mut descriptors = Vec::new();
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(given) = message {
+                    descriptors.extend(given);
+                }
+            }
+            let said = String::from_utf8_lossy(&text[..got.bytes]).into_owned();
+            let name = said.lines().find_map(|line| line.strip_prefix("FDNAME="));
+            let Some(name) = name.map(str::to_owned) else { continue };
+            if said.contains("FDSTOREREMOVE=1") {
+                self.kept.remove(&name);
+            } else if said.contains("FDSTORE=1") {
+                self.kept.insert(name, descriptors.pop().expect("a descriptor comes along"));
+            }
+        }
+    }
+
+    /// Starts the daemon with all that is kept.
+    fn start(&self, site: &Site) -> Daemon {
+        let mut script = "export LISTEN_PID=$$; exec \"$0\" \"$@\"".to_owned();
+        // far from the numbers that the daemon gets them under, and open for its process
+        let copies: Vec<OwnedFd> = self
+            .kept
+            .values()
+            .map(|kept| {
+                let copy = rustix::io::fcntl_dupfd_cloexec(kept, 50).unwrap();
+                rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).unwrap();
+                copy
+            })
+            .collect();
+        for (number, copy) in copies.iter().enumerate() {
+            script.push_str(&format!(" {}<&{}", number + 3, copy.as_raw_fd()));
+        }
+        let names: Vec<&str> = self.kept.keys().map(String::as_str).collect();
+        let (count, names) = (names.len().to_string(), names.join(":"));
+        let mut told = vec![("NOTIFY_SOCKET", self.path.as_str())];
+        if !self.kept.is_empty() {
+            told.extend([("LISTEN_FDS", &*count), ("LISTEN_FDNAMES", &*names)]);
+        }
+        site.start_as(&["bash", "-c", &script], &told) // dash knows descriptors up to 9
+    }
+}
+
+/// A log of which a part is stored when the store's files are held by another; the rest is
+/// written, and the log deleted, before the daemon dies.
+fn deleted_before_it_was_stored(site: &Site, systemd: &mut Systemd) -> Ledger {
+    let mut ledger = Ledger::new(&site.log("access.log"), Style::Json, 1, 7);
+    site.configure(&[Files::new("json", &ledger.path).with("table = \"application\"")]);
+    ledger.write(500);
+    let daemon = systemd.start(site);
+    site.all_arrives(&mut ledger, PATIENCE);
+    let held: Vec<Connection> = rows::day_files(&site.store_dir())
+        .into_iter()
+        .map(|file| {
+            let held = Connection::open(file).unwrap();
+            held.execute_batch("BEGIN IMMEDIATE").unwrap();
+            held
+        })
+        .collect();
+    ledger.write(5000);
+    ledger.finish_line();
+    fs::remove_file(&ledger.path).unwrap();
+    eventually("the deleted file is given away", || {
+        systemd.obey();
+        !systemd.kept.is_empty()
+    });
+    daemon.kill();
+    drop(held);
+    ledger
+}
+
+#[test]
+fn a_deleted_file_is_read_to_its_end_although_the_daemon_was_killed() {
+    let site = Site::new();
+    let mut systemd = Systemd::new(&site);
+    let mut ledger = deleted_before_it_was_stored(&site, &mut systemd);
+    let daemon = systemd.start(&site);
+    site.all_arrives(&mut ledger, PATIENCE);
+    eventually("it is given back once it is stored", || {
+        systemd.obey();
+        systemd.kept.is_empty()
+    });
+    site.ends_well(daemon, &ledger.expected);
+    assert!(!site.said().contains("no copy of it was found"), "{}", site.said());
+}
+
+/// The negative control: without what systemd keeps, the bytes are gone, and that is said.
+#[test]
+fn without_what_was_kept_the_loss_is_said() {
+    let site = Site::new();
+    let mut systemd = Systemd::new(&site);
+    let ledger = deleted_before_it_was_stored(&site, &mut systemd);
+    systemd.kept.clear();
+    // a file that is only missing is waited for
+    fs::write(&ledger.path, "{\"message\":\"ln99999999x, of the next file\"}\n").unwrap();
+    let daemon = systemd.start(&site);
+    eventually("the loss is said", || site.said().contains("no copy of it was found"));
+    eventually("its receipt is in the store", || {
+        String::from_utf8_lossy(&site.run(&["audit"]).stdout).contains("1 loss receipts")
+    });
+    daemon.stop();
+    let rows = site.rows();
+    assert!(ledger.expected.must.iter().any(|number| !rows.contains_key(number)));
+}
