@@ -63,7 +63,7 @@ fn main() -> ExitCode {
             "latency" => waiting::latency(&figures, &scratch, if quick { 20 } else { 100 }),
             "quiet" => waiting::quiet(&figures, &scratch, if quick { 1000 } else { 20_000 }),
             "socket" => socket::socket(&figures, &scratch, rows / 2),
-            "hostile" => hostile::hostile(&figures, &scratch, if quick { 500 } else { 3000 }, runs),
+            "hostile" => hostile::hostile(&figures, &scratch, 1000, 3 * runs),
             _ => cassandra::ship(&figures, &scratch, rows / 5, runs),
         }
     }
