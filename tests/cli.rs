@@ -365,3 +365,22 @@ fn a_full_state_directory_loses_nothing_and_is_said() {
     assert!(daemon.said().contains("state"), "{}", daemon.said());
     drop(mounted);
 }
+
+#[test]
+fn how_much_the_daemon_says_changes_with_a_reload() {
+    let mut site = Site::new();
+    site.daemon_extra = "log = \"error\"".to_owned();
+    let log = site.log("access.log");
+    fs::write(&log, "").unwrap();
+    site.configure(&[Files::new("nginx/access", &log)]);
+    let daemon = site.start();
+    eventually("it runs", || site.run(&["status"]).status.success());
+    assert_eq!(site.said(), "", "it starts well, and that is no error");
+    site.daemon_extra = "log = \"info\"".to_owned();
+    site.configure(&[Files::new("nginx/access", &log)]);
+    let told = site.run(&["reload"]);
+    assert_eq!(String::from_utf8_lossy(&told.stdout), "reloaded: 1 sources\n", "no restart needed");
+    daemon.says("the configuration was read again sources=1");
+    assert!(!site.said().contains("message_id"), "people need no ids: {}", site.said());
+    daemon.stop();
+}

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 mod bare_loop;
 mod cassandra;
 mod figures;
+mod hostile;
 mod lines;
 #[path = "../../tests/support/cassandra.rs"]
 mod node;
@@ -26,11 +27,17 @@ mod throughput;
 mod waiting;
 
 /// All benchmarks, in this order. Comparisons with other shippers will be one more.
-const NAMES: [&str; 6] = ["null", "sqlite", "latency", "quiet", "socket", "cassandra"];
+const NAMES: [&str; 7] = ["null", "sqlite", "latency", "quiet", "socket", "hostile", "cassandra"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if let [flag, how, dir] = &arguments[..]
+        && flag == "--attack"
+    {
+        hostile::attack(how, Path::new(dir));
+        return ExitCode::SUCCESS;
+    }
     // cargo adds --bench
     let wanted: Vec<&str> =
         arguments.iter().map(String::as_str).filter(|name| !name.starts_with("--")).collect();
@@ -46,13 +53,17 @@ fn main() -> ExitCode {
     std::fs::create_dir_all(&scratch).unwrap();
     let figures = figures::Figures::default();
     println!("program: {}", process::binary().display());
-    for name in NAMES.iter().filter(|name| wanted.is_empty() || wanted.contains(*name)) {
+    // hostile clients are a part of what is measured at the socket
+    let is_wanted =
+        |name: &str| wanted.contains(&name) || name == "hostile" && wanted.contains(&"socket");
+    for name in NAMES.iter().filter(|name| wanted.is_empty() || is_wanted(name)) {
         match *name {
             "null" => throughput::null(&figures, &scratch, rows, runs),
             "sqlite" => throughput::sqlite(&figures, &scratch, rows, runs.min(3)),
             "latency" => waiting::latency(&figures, &scratch, if quick { 20 } else { 100 }),
             "quiet" => waiting::quiet(&figures, &scratch, if quick { 1000 } else { 20_000 }),
             "socket" => socket::socket(&figures, &scratch, rows / 2),
+            "hostile" => hostile::hostile(&figures, &scratch, if quick { 500 } else { 3000 }, runs),
             _ => cassandra::ship(&figures, &scratch, rows / 5, runs),
         }
     }

@@ -54,7 +54,8 @@ pub fn socket(figures: &Figures, scratch: &Path, records: u64) {
     fs::remove_dir_all(dir).unwrap();
 }
 
-fn connect(dir: &Path) -> UnixStream {
+/// Connects, once somebody listens.
+pub fn connect(dir: &Path) -> UnixStream {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         match UnixStream::connect(dir.join("log.sock")) {

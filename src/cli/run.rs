@@ -14,9 +14,10 @@ use crate::{daemon, telemetry};
 ///
 /// The configuration is wrong, the state is held by another instance, or the machine refuses.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    telemetry::start("info");
+    telemetry::start();
     end_on_panic();
     let config = load(path)?;
+    telemetry::set_level(&config.daemon.log);
     let again: PathBuf = path.to_owned();
     daemon::run(config, Box::new(move || load(&again).map_err(|error| format!("{error:#}"))))
         .context("bitacora run")?;

@@ -158,6 +158,12 @@ const DAEMON: &[Key] = &[
         "\"10s\"",
         "How long a stop may wait for the store. What was not acknowledged by then is read again at the next start.",
     ),
+    key(
+        "log",
+        Word(&["error", "warn", "info", "debug", "trace"]),
+        "\"info\"",
+        "How much the daemon says on stderr, or to the journal. BITACORA_LOG in its environment goes before it.",
+    ),
 ];
 
 const STORE: &[Key] = &[

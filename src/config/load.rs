@@ -172,6 +172,7 @@ impl Build<'_> {
             http: address,
             host: host.to_owned(),
             shutdown_timeout: daemon.duration("shutdown_timeout").unwrap_or_default(),
+            log: daemon.text("log").to_owned(),
         }
     }
 

@@ -53,6 +53,8 @@ pub struct Daemon {
     pub host: String,
     /// How long a stop may take.
     pub shutdown_timeout: Duration,
+    /// How much the daemon says: `error`, `warn`, `info`, `debug` or `trace`.
+    pub log: String,
 }
 
 /// `[socket]`

@@ -11,6 +11,7 @@ use crate::metrics::{ProcessMetrics, SourceMetrics, StoreMetrics, as_f64};
 use crate::spool::SpoolError;
 use crate::state::StateError;
 use crate::stores::StoreError;
+use crate::telemetry::ids;
 use crate::tracker::Committed;
 
 /// A loop that has not moved for so long is stuck.
@@ -108,10 +109,11 @@ impl Health {
     pub fn spool(&self, error: Option<&SpoolError>) {
         if let Some(error) = error {
             tracing::error!(
+                message_id = ids::SPOOL_AWAY,
                 "{error}; clients of the socket are held back, datagrams are dropped and counted"
             );
         } else {
-            tracing::info!("the spool takes records again");
+            tracing::info!(message_id = ids::SPOOL_BACK, "the spool takes records again");
         }
         self.inner().spool_problem = error.map(ToString::to_string);
     }
@@ -217,6 +219,7 @@ impl Health {
     pub fn lost(&self, receipt: &LossReceipt) {
         let bytes = receipt.end_bytes.map_or(0, |end| end.saturating_sub(receipt.start_bytes));
         tracing::error!(
+            message_id = ids::LOST,
             source = receipt.source,
             path = %receipt.path.display(),
             cause = receipt.cause.name(),
@@ -248,7 +251,11 @@ impl Health {
             self.store.up.set(1.0);
             inner.store.up = true;
             inner.store.problem = None;
-            tracing::info!(store = inner.store.kind, "the store answers again");
+            tracing::info!(
+                message_id = ids::STORE_BACK,
+                store = inner.store.kind,
+                "the store answers again"
+            );
         }
     }
 
@@ -261,7 +268,11 @@ impl Health {
         if inner.store.up
             || inner.store.problem.as_deref().map(first_words) != Some(first_words(&problem))
         {
-            tracing::warn!(store = inner.store.kind, "{problem}; nothing is lost, reading waits");
+            tracing::warn!(
+                message_id = ids::STORE_AWAY,
+                store = inner.store.kind,
+                "{problem}; nothing is lost, reading waits"
+            );
         }
         inner.store.up = false;
         self.store.trouble(problem.clone());
@@ -287,7 +298,7 @@ impl Health {
         let mut inner = self.inner();
         let problem = error.to_string();
         if inner.state_problem.as_ref() != Some(&problem) {
-            tracing::error!("{problem}");
+            tracing::error!(message_id = ids::STATE, "{problem}");
         }
         inner.state_problem = Some(problem);
     }
@@ -347,6 +358,25 @@ impl Health {
             problem: known.problem.clone().or(problem),
             dead_letters: self.store.dead_letters(),
         }
+    }
+
+    /// One line for `systemctl status`: what is wrong, or how much is done.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let status = self.status();
+        if let Some(problem) = status.problem.or(status.store.problem) {
+            return problem;
+        }
+        let sum = |of: fn(&SourceStatus) -> u64| status.sources.iter().map(of).sum::<u64>();
+        let behind = sum(|source| source.backlog_bytes + source.pending_bytes);
+        let lost = sum(|source| source.loss_receipts);
+        let losses = if lost > 0 { format!(", {lost} losses") } else { String::new() };
+        format!(
+            "{} rows of {} sources into {}, {behind} bytes to go{losses}",
+            sum(|source| source.rows),
+            status.sources.len(),
+            status.store.kind
+        )
     }
 
     /// Everything, for `bitacora status`.

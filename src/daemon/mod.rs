@@ -47,9 +47,10 @@ use self::inbox::{Command, Inbox};
 use self::pipeline::Pipeline;
 use self::signals::Wish;
 use self::socket::Receiving;
-use crate::config::{Config, FileSource};
+use crate::config::{self, Config, FileSource};
 use crate::state::{Stamps, State, StateError};
 use crate::stores::{Store, StoreError, open};
+use crate::telemetry::{self, ids};
 
 /// Why the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +127,7 @@ pub fn run(config: Config, reload: Reload) -> Result<(), DaemonError> {
 
 fn say_state(state: &State) {
     if let Some(recovered) = state.recovered() {
-        tracing::error!("{recovered}");
+        tracing::error!(message_id = ids::STATE, "{recovered}");
     }
     if let Some(other) = state.cloned_from() {
         tracing::warn!(
@@ -213,6 +214,7 @@ impl Daemon {
         let recovering = tokio::spawn(recovery.run());
         tokio::pin!(recovering);
         let mut recovered = false;
+        let mut said = String::new();
         let ended = loop {
             tokio::select! {
                 done = &mut recovering, if !recovered => {
@@ -227,7 +229,7 @@ impl Daemon {
                 wish = wishes.recv() => match wish {
                     Some(Wish::Reload) => {
                         if let Err(error) = self.take_over(&waits) {
-                            tracing::error!("the reload is refused, the old configuration goes on:\n{error}");
+                            tracing::error!(message_id = ids::REFUSED, "the reload is refused, the old configuration goes on:\n{error}");
                         }
                     }
                     Some(Wish::Stop) | None => break Ok(()),
@@ -238,7 +240,7 @@ impl Daemon {
                         let _ = answer.send(self.answer(request, &waits));
                     }
                 }
-                _ = alive.tick() => self.beat(),
+                _ = alive.tick() => self.beat(&mut said),
             }
         };
         self.stop(&stop, pipeline).await;
@@ -258,12 +260,24 @@ impl Daemon {
         };
         let pipeline = Pipeline::start(&parts)?;
         let sources = self.config.files.len();
-        tracing::info!(sources, store = self.store.name(), "reading begins");
-        systemd::status(&format!("following {sources} sources into {}", self.store.name()));
+        tracing::info!(
+            message_id = ids::STARTED,
+            sources,
+            store = self.store.name(),
+            "reading begins"
+        );
         Ok(pipeline)
     }
 
-    fn beat(&self) {
+    fn beat(&self, said: &mut String) {
+        let summary = self.health.summary();
+        if *said != summary {
+            systemd::status(&summary);
+            *said = summary;
+        }
+        for one in telemetry::left_out() {
+            tracing::warn!("{} further messages of {} were left out", one.messages, one.place);
+        }
         if self.health.live().is_ok() {
             systemd::alive();
         }
@@ -286,7 +300,7 @@ impl Daemon {
         systemd::reloading();
         let loaded = (self.reload)();
         self.health.reloaded(loaded.is_ok());
-        systemd::ready("following");
+        systemd::ready(&self.health.summary());
         let new = loaded?;
         let mut notes = Vec::new();
         if new.store != self.config.store {
@@ -295,7 +309,8 @@ impl Daemon {
         if new.socket != self.config.socket {
             notes.push("[socket] has changed: restart bitacora for it".to_owned());
         }
-        if new.daemon != self.config.daemon {
+        let log = self.config.daemon.log.clone();
+        if (config::Daemon { log, ..new.daemon.clone() }) != self.config.daemon {
             notes.push("[daemon] has changed: restart bitacora for it".to_owned());
         }
         for note in &notes {
@@ -304,9 +319,15 @@ impl Daemon {
         let names: Vec<String> = new.files.iter().map(|files| files.source.clone()).collect();
         self.health.configure(&names);
         *waits.lock().unwrap_or_else(PoisonError::into_inner) = waits_of(&new.files);
+        telemetry::set_level(&new.daemon.log);
+        self.config.daemon.log = new.daemon.log;
         self.config.files = new.files;
         self.tail.tell(Command::Reload(self.config.files.clone()));
-        tracing::info!(sources = names.len(), "the configuration was read again");
+        tracing::info!(
+            message_id = ids::RELOADED,
+            sources = names.len(),
+            "the configuration was read again"
+        );
         Ok(notes)
     }
 
@@ -330,7 +351,7 @@ impl Daemon {
             tracing::debug!(%error, "stamps were not given back");
         }
         self.last.cancel();
-        tracing::info!("stopped");
+        tracing::info!(message_id = ids::STOPPED, "stopped");
     }
 }
 

@@ -20,6 +20,8 @@ mod listen;
 mod load;
 pub mod protocol;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use listen::{Handed, Listening, SocketError};
 pub use load::{Load, SOURCE, Sources, lane};
@@ -39,6 +41,8 @@ pub struct Limits {
     pub readers: usize,
     /// Bytes of all lines that have begun and not ended; a connection that goes over is closed.
     pub begun_bytes: usize,
+    /// A line that has begun may be so long whatever others hold.
+    pub begun_bytes_free: usize,
 }
 
 impl Default for Limits {
@@ -50,6 +54,7 @@ impl Default for Limits {
             idle: Duration::from_mins(15),
             readers: 64,
             begun_bytes: 16 << 20,
+            begun_bytes_free: 4 << 10,
         }
     }
 }
@@ -195,7 +200,8 @@ impl Seat {
         } else {
             all.fetch_sub(before - bytes, Ordering::Relaxed)
         };
-        bytes <= before || sum <= self.shared.limits.begun_bytes
+        let limits = &self.shared.limits;
+        bytes <= before.max(limits.begun_bytes_free) || sum <= limits.begun_bytes
     }
 
     /// Whether no other connection has this client.

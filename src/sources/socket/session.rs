@@ -82,7 +82,10 @@ impl Session {
                 break;
             }
             let shared = Arc::clone(&self.shared);
+            let asked = Instant::now();
             let Ok(_turn) = shared.readers.acquire().await else { break };
+            // the client did not make itself wait
+            begun = begun.map(|at| at + asked.elapsed());
             // an idle client holds no buffer
             buffer.resize(READ_BYTES, 0);
             let read = match reader.try_read(&mut buffer) {
@@ -94,7 +97,11 @@ impl Session {
                 }
                 Err(_) => break,
             };
-            if !self.take(buffer.get(..read).unwrap_or_default(), &mut writer).await {
+            let bytes = buffer.get(..read).unwrap_or_default();
+            if memchr::memchr(b'\n', bytes).is_some() {
+                begun = None; // what is there after it is another line
+            }
+            if !self.take(bytes, &mut writer).await {
                 return;
             }
             if !self.seat.begun(self.decoder.begun_bytes()) {
