@@ -100,7 +100,8 @@ fn activates(machine: &Machine) {
 fn reloads(machine: &Machine) {
     let pid = machine.pid();
     machine.ok("echo '{\"message\":\"first of shop\"}' >/var/log/shop.log");
-    let source = "[[files]]\nsource = \"shop\"\nformat = \"json\"\npaths = [\"/var/log/shop.log\"]\n";
+    let source =
+        "[[files]]\nsource = \"shop\"\nformat = \"json\"\npaths = [\"/var/log/shop.log\"]\n";
     machine.write("/etc/bitacora/conf.d/shop.toml", source);
     machine.ok("systemctl reload bitacora.service");
     machine.rows_with("shop", "first of shop", 1);
@@ -140,7 +141,8 @@ fn starts_badly(machine: &Machine) {
 
 fn reads_logs_of_root(machine: &Machine) {
     machine.ok("install -d -m 0700 /var/log/vault && umask 077 && echo '{\"message\":\"seen by root\"}' >/var/log/vault/app.log");
-    let source = "[[files]]\nsource = \"vault\"\nformat = \"json\"\npaths = [\"/var/log/vault/*.log\"]\n";
+    let source =
+        "[[files]]\nsource = \"vault\"\nformat = \"json\"\npaths = [\"/var/log/vault/*.log\"]\n";
     machine.write("/etc/bitacora/conf.d/vault.toml", source);
     machine.ok("systemctl reload bitacora.service");
     machine.rows_with("vault", "seen by root", 1);
@@ -149,7 +151,9 @@ fn reads_logs_of_root(machine: &Machine) {
 
 /// Even root finds no place to write where the daemon lives, but its own directories.
 fn writes_nowhere_else(machine: &Machine) {
-    for dir in ["/", "/etc", "/etc/bitacora", "/usr", "/var", "/var/log", "/var/lib", "/boot", "/srv"] {
+    for dir in
+        ["/", "/etc", "/etc/bitacora", "/usr", "/var", "/var/log", "/var/lib", "/boot", "/srv"]
+    {
         let output = machine.in_sandbox(&format!("touch {dir}/written"));
         assert!(told(&output).contains("Read-only file system"), "{dir}: {}", told(&output));
     }
@@ -235,7 +239,8 @@ fn keeps_secrets(machine: &Machine) {
         format!("cat /proc/{pid}/cmdline /proc/{pid}/environ"),
         "journalctl --no-pager -o json --all".to_owned(),
         "curl -fsS http://127.0.0.1:9598/metrics".to_owned(),
-        "systemctl status --no-pager -n 500 bitacora.service; systemctl show bitacora.service".to_owned(),
+        "systemctl status --no-pager -n 500 bitacora.service; systemctl show bitacora.service"
+            .to_owned(),
         "bitacora status --json; bitacora status; bitacora check; true".to_owned(),
         "cat /var/log/syslog /var/lib/bitacora/*.db* /var/lib/bitacora/logs/*".to_owned(),
     ];
@@ -283,8 +288,10 @@ fn goes(machine: &Machine) {
     let left = "find / -xdev -path /proc -prune -o -path /packages -prune -o -path /var/cache/man -prune -o -name '*bitacora*' -print";
     let left = machine.ok(left);
     let ours = "/etc/bitacora/conf.d";
-    let strays: Vec<&str> = left.lines().filter(|path| !path.starts_with("/etc/bitacora")).collect();
+    let strays: Vec<&str> =
+        left.lines().filter(|path| !path.starts_with("/etc/bitacora")).collect();
     assert!(strays.is_empty(), "left behind: {strays:?}");
-    let kept = machine.ok(&format!("find /etc/bitacora {ours} -type f 2>/dev/null | sort -u || true"));
+    let kept =
+        machine.ok(&format!("find /etc/bitacora {ours} -type f 2>/dev/null | sort -u || true"));
     assert!(kept.lines().all(|path| path.starts_with(ours)), "left behind: {kept}");
 }

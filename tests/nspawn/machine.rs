@@ -33,7 +33,8 @@ impl Parts {
         if !is_root() {
             return Err("needs root".into());
         }
-        let tools = ["systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-buildpackage", "dh", "rpmbuild"];
+        let tools =
+            ["systemd-nspawn", "mmdebstrap", "nsenter", "dpkg-buildpackage", "dh", "rpmbuild"];
         let all = tools.iter().chain(&["lintian", "rpmlint", "strip", "objcopy"]);
         if let Some(tool) = all.copied().find(|tool| !has(tool)) {
             return Err(format!("no {tool}; scripts/install test installs it"));
@@ -137,7 +138,13 @@ impl Machine {
         let mut command = Command::new("nsenter");
         command.args(["--target", &leader.to_string()]);
         command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd"]);
-        command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "NO_COLOR=1"]);
+        command.args([
+            "env",
+            "-i",
+            "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+            "NO_COLOR=1",
+        ]);
         command.args(["sh", "-c", script]).stdin(Stdio::null());
         command
     }
@@ -237,7 +244,9 @@ impl Machine {
     /// Waits until the service answers that it is ready.
     #[track_caller]
     pub fn ready(&self) {
-        self.until("systemctl is-active --quiet bitacora.service && curl -fsS http://127.0.0.1:9598/ready");
+        self.until(
+            "systemctl is-active --quiet bitacora.service && curl -fsS http://127.0.0.1:9598/ready",
+        );
     }
 
     /// The machine's root in the mount namespace of the daemon: a script there, as root.
