@@ -30,7 +30,7 @@ pub struct Args {
     /// A command such as `logs` or `schema apply`, or `bitacora.toml`; the main page if absent
     #[arg(value_name = "PAGE")]
     pub page: Vec<String>,
-    /// Write all pages to DIR/man1 and DIR/man5
+    /// Write all pages below DIR: man8 (the daemon), man1 (its commands) and man5
     #[arg(long, value_name = "DIR", conflicts_with = "page")]
     pub dir: Option<PathBuf>,
 }
@@ -71,9 +71,15 @@ fn title(command: &clap::Command) -> &str {
     command.get_display_name().unwrap_or_else(|| command.get_name())
 }
 
+/// The program is the daemon's; its commands are for all.
+fn section(command: &clap::Command) -> &'static str {
+    if title(command) == "bitacora" { "8" } else { "1" }
+}
+
 fn page(command: &clap::Command) -> anyhow::Result<Vec<u8>> {
     let mut text = Vec::new();
     Man::new(command.clone())
+        .section(section(command))
         .manual("bitacora")
         .source(concat!("bitacora ", env!("CARGO_PKG_VERSION")))
         .render(&mut text)?;
@@ -81,15 +87,17 @@ fn page(command: &clap::Command) -> anyhow::Result<Vec<u8>> {
 }
 
 fn write_all(cli: &clap::Command, dir: &Path) -> anyhow::Result<()> {
-    let (commands, formats) = (dir.join("man1"), dir.join("man5"));
-    fs::create_dir_all(&commands)?;
-    fs::create_dir_all(&formats)?;
+    for section in ["man1", "man5", "man8"] {
+        fs::create_dir_all(dir.join(section))?;
+    }
     let mut waiting = vec![cli];
     while let Some(command) = waiting.pop() {
-        fs::write(commands.join(format!("{}.1", title(command))), page(command)?)?;
+        let section = section(command);
+        let name = format!("man{section}/{}.{section}", title(command));
+        fs::write(dir.join(name), page(command)?)?;
         waiting.extend(command.get_subcommands().filter(|below| !below.is_hide_set()));
     }
-    fs::write(formats.join(format!("{CONFIG_PAGE}.5")), config_page())?;
+    fs::write(dir.join("man5").join(format!("{CONFIG_PAGE}.5")), config_page())?;
     Ok(())
 }
 
@@ -168,7 +176,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let args = Args { page: Vec::new(), dir: Some(dir.path().to_owned()) };
         run(&args, crate::cli::Cli::command(), Vec::new()).unwrap();
-        for name in ["man1/bitacora.1", "man1/bitacora-dead-letters.1", "man5/bitacora.toml.5"] {
+        for name in ["man8/bitacora.8", "man1/bitacora-dead-letters.1", "man5/bitacora.toml.5"] {
             let text = fs::read_to_string(dir.path().join(name)).unwrap();
             assert!(text.contains(".TH"), "{name}");
         }

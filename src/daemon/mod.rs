@@ -209,7 +209,7 @@ impl Daemon {
         let stop = CancellationToken::new();
         let waits: Waits = Arc::new(Mutex::new(waits_of(&self.config.files)));
         let mut pipeline = None;
-        let mut alive = tokio::time::interval(Duration::from_secs(5));
+        let mut alive = tokio::time::interval(systemd::beat());
         let recovery = recovery::Recovery {
             store: Arc::clone(&self.store),
             state: Arc::clone(&self.state),

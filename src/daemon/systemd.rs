@@ -4,12 +4,16 @@ use std::fs::File;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
+use std::time::Duration;
+
 use rustix::net::{SocketType, sockopt};
 use sd_notify::NotifyState;
 
 use crate::ledger::OriginId;
 use crate::sources::socket;
 
+/// Longest time between two words of progress.
+const BEAT: Duration = Duration::from_secs(5);
 /// `FileDescriptorName=` of the stream socket.
 const STREAM: &str = "stream";
 /// The same of the datagram socket.
@@ -97,6 +101,13 @@ pub fn ready(status: &str) {
 /// One line for `systemctl status`.
 pub fn status(status: &str) {
     say(&[NotifyState::Status(status)]);
+}
+
+/// How often [`alive`] is to be said: twice in the time after which systemd takes the daemon for
+/// stuck (`WatchdogSec=`), and every few seconds at least.
+pub fn beat() -> Duration {
+    let stuck = sd_notify::watchdog_enabled().unwrap_or(BEAT * 2);
+    (stuck / 2).clamp(Duration::from_millis(100), BEAT)
 }
 
 /// A loop has made progress.

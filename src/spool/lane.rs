@@ -40,7 +40,7 @@ impl LaneBytes {
 impl Read for LaneBytes {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         while self.taken >= self.block.len() {
-            let next = self.reader.block_after(self.last).map_err(io::Error::other)?;
+            let next = self.reader.block_after(self.last, i64::MAX).map_err(io::Error::other)?;
             let Some(next) = next else { return Ok(0) };
             self.last = next.id;
             if next.lane == self.lane {

@@ -99,6 +99,8 @@ pub struct Usage {
     /// Bytes of each segment.
     held: Mutex<BTreeMap<u64, u64>>,
     active: AtomicU64,
+    /// The segment that is written, and its last block that is committed.
+    written: Mutex<(u64, i64)>,
     /// The segment that a reader has given up.
     given_up: AtomicU64,
     sealed: Mutex<Vec<Sealed>>,
@@ -119,6 +121,18 @@ impl Usage {
     #[must_use]
     pub fn active(&self) -> u64 {
         self.active.load(Ordering::Acquire)
+    }
+
+    /// The last block of the active segment that is committed for certain: what stands behind it may
+    /// be of a commit that fails, and is written again to the next one. 0 of another segment.
+    #[must_use]
+    pub fn readable(&self, number: u64) -> i64 {
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.0 == number { written.1 } else { 0 }
+    }
+
+    fn wrote(&self, segment: u64, blocks: i64) {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = (segment, blocks);
     }
 
     /// How much of a segment counts, if its last commit failed in this run.

@@ -81,17 +81,17 @@ impl SegmentReader {
         read().map_err(|error| self.failed(&error))
     }
 
-    /// The block after `after`, if it is there.
+    /// The block after `after`, if it is there and not behind `upto`.
     ///
     /// # Errors
     ///
     /// It cannot be read, or is damaged.
-    pub fn block_after(&self, after: i64) -> Result<Option<Block>, SpoolError> {
+    pub fn block_after(&self, after: i64, upto: i64) -> Result<Option<Block>, SpoolError> {
         let read = || {
             let sql = "SELECT id, lane, start, crc, bytes FROM blocks WHERE id > ?1 AND id <= ?2 \
                        ORDER BY id LIMIT 1";
             let mut statement = self.db.prepare_cached(sql)?;
-            let found = statement.query_row(params![after, self.upto], |row| {
+            let found = statement.query_row(params![after, self.upto.min(upto)], |row| {
                 let crc: i64 = row.get(3)?;
                 let block = Block {
                     id: row.get(0)?,

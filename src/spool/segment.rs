@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{ClientKey, SpoolError, path_of};
+use crate::durable;
 use crate::ledger::OriginId;
 
 /// "bits", so that `file` and we tell it from another database.
@@ -86,39 +87,44 @@ impl Segment {
         sealed: Option<Sealed>,
     ) -> Result<Self, SpoolError> {
         let path = path_of(dir, number);
-        // made by us, because SQLite would make it readable for all
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o640)
-            .open(&path)
-            .map_err(|error| SpoolError::io(&path, &error))?;
-        let made =
-            Self::fill(&path, clients, sealed).map_err(|error| SpoolError::of(&path, &error));
-        let synced = made.and_then(|db| {
-            crate::durable::sync_dir(dir).map_err(|error| SpoolError::io(dir, &error))?;
-            Ok(db)
+        let made = Self::make(dir, &path, clients, sealed).and_then(|()| {
+            let db = open_to_write(&path).map_err(|error| SpoolError::of(&path, &error))?;
+            Ok(Self { number, path, db, lanes: BTreeMap::new(), bytes: 0, blocks: 0 })
         });
-        match synced {
-            Ok(db) => Ok(Self { number, path, db, lanes: BTreeMap::new(), bytes: 0, blocks: 0 }),
-            Err(error) => {
-                // a half-made one would be tried as a segment at the next start
-                let _ = super::remove(dir, number);
-                Err(error)
-            }
+        if made.is_err() {
+            // what may be there of it holds nothing
+            let _ = super::remove(dir, number);
         }
+        made
     }
 
-    fn fill(
+    /// Makes it under another name: one that a kill left half made would be taken for damaged.
+    fn make(
+        dir: &Path,
         path: &Path,
         clients: &Clients,
         sealed: Option<Sealed>,
-    ) -> rusqlite::Result<Connection> {
+    ) -> Result<(), SpoolError> {
+        let beside = path.with_extension("db.new");
+        for left in [beside.clone(), path.with_extension("db.new-journal")] {
+            match fs::remove_file(&left) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(SpoolError::io(&left, &error));
+                }
+                _ => {}
+            }
+        }
+        // made by us, because SQLite would make it readable for all
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&beside);
+        made.map_err(|error| SpoolError::io(&beside, &error))?;
+        Self::fill(&beside, clients, sealed).map_err(|error| SpoolError::of(&beside, &error))?;
+        durable::rename(&beside, path).map_err(|error| SpoolError::io(dir, &error))
+    }
+
+    fn fill(path: &Path, clients: &Clients, sealed: Option<Sealed>) -> rusqlite::Result<()> {
         let mut db = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         db.pragma_update(None, "page_size", 16_384)?;
-        db.pragma_update(None, "journal_mode", "wal")?;
         db.pragma_update(None, "synchronous", "full")?;
-        db.pragma_update(None, "wal_autocheckpoint", 1000)?;
         let transaction = db.transaction()?;
         transaction.execute_batch(SCHEMA)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -132,8 +138,7 @@ impl Segment {
                 params![segment.cast_signed(), blocks],
             )?;
         }
-        transaction.commit()?;
-        Ok(db)
+        transaction.commit()
     }
 
     /// Writes everything in one commit; after an error nothing is known of what was written.
@@ -185,6 +190,15 @@ impl Segment {
         self.bytes += added;
         Ok(added)
     }
+}
+
+/// Opens the segment that is written from now on.
+fn open_to_write(path: &Path) -> rusqlite::Result<Connection> {
+    let db = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    db.pragma_update(None, "journal_mode", "wal")?;
+    db.pragma_update(None, "synchronous", "full")?;
+    db.pragma_update(None, "wal_autocheckpoint", 1000)?;
+    Ok(db)
 }
 
 fn new_lane(

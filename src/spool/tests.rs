@@ -1,6 +1,7 @@
 //! The spool over real files: synced, known again, full, damaged.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,7 +57,7 @@ fn content(dir: &Path) -> Vec<(String, Vec<u8>)> {
         let seal = sealed(dir, number).unwrap();
         let reader = SegmentReader::open(dir, number, seal).unwrap();
         let mut last = 0;
-        while let Some(block) = reader.block_after(last).unwrap() {
+        while let Some(block) = reader.block_after(last, i64::MAX).unwrap() {
             last = block.id;
             let lanes = reader.lanes().unwrap();
             let lane = lanes.iter().find(|lane| lane.id == block.lane).unwrap();
@@ -174,8 +175,8 @@ fn a_damaged_block_is_noticed_and_a_segment_can_be_set_aside() {
     db.execute("UPDATE blocks SET bytes = x'00' WHERE id = 2", []).unwrap();
     drop(db);
     let reader = SegmentReader::open(dir.path(), 1, None).unwrap();
-    assert_eq!(reader.block_after(0).unwrap().unwrap().bytes, b"one\n");
-    assert!(matches!(reader.block_after(1), Err(SpoolError::Damaged { .. })));
+    assert_eq!(reader.block_after(0, i64::MAX).unwrap().unwrap().bytes, b"one\n");
+    assert!(matches!(reader.block_after(1, i64::MAX), Err(SpoolError::Damaged { .. })));
     drop(reader);
     let aside = set_aside(dir.path(), 1, 5).unwrap();
     assert!(aside.exists());
@@ -201,4 +202,45 @@ fn reading_goes_on_behind_what_is_committed_of_each_lane() {
     assert_eq!(reader.bytes_before(1, 10, 3).unwrap(), b"\nfo");
     drop(spool);
     thread.join().unwrap();
+}
+
+#[test]
+fn a_segment_that_a_kill_left_half_made_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("0000000001.db.new"), "half of it").unwrap();
+    assert_eq!(segments(dir.path()).unwrap(), [0_u64; 0], "it is no segment yet");
+    let (spool, thread) = Spool::start(config(dir.path())).unwrap();
+    block_on(append(&spool, None, "a", b"one\n"));
+    drop(spool);
+    thread.join().unwrap();
+    assert_eq!(content(dir.path()), [("a".to_owned(), b"one\n".to_vec())]);
+    assert!(!dir.path().join("0000000001.db.new").exists());
+}
+
+#[test]
+fn a_spool_that_cannot_be_written_at_the_start_takes_records_once_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    // a directory with something in it can be neither replaced nor removed
+    let in_the_way = dir.path().join("0000000001.db.new");
+    fs::create_dir_all(in_the_way.join("x")).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let says = Arc::clone(&told);
+    let troubled = Box::new(move |error: Option<&SpoolError>| {
+        says.lock().unwrap().push(error.map(ToString::to_string));
+    });
+    let config = SpoolConfig { troubled, ..config(dir.path()) };
+    let (spool, thread) = Spool::start(config).unwrap();
+    assert!(told.lock().unwrap()[0].as_ref().unwrap().contains("db.new cannot be used"));
+    block_on(async {
+        let waits = append(&spool, None, "a", b"one\n");
+        tokio::pin!(waits);
+        let early = tokio::time::timeout(Duration::from_millis(300), &mut waits).await;
+        assert!(early.is_err(), "it was taken although nothing can be written");
+        fs::remove_dir_all(&in_the_way).unwrap();
+        waits.await;
+    });
+    assert_eq!(told.lock().unwrap()[1..], [None]);
+    drop(spool);
+    thread.join().unwrap();
+    assert_eq!(content(dir.path()), [("a".to_owned(), b"one\n".to_vec())]);
 }

@@ -206,7 +206,12 @@ impl Writer {
             sealed: None,
             troubled: false,
         };
-        writer.next_segment()?;
+        if let Err(error) = writer.next_segment() {
+            // clients wait, and what is there can be drained
+            writer.usage.active.store(next_number, Ordering::Release);
+            writer.troubled = true;
+            (writer.config.troubled)(Some(&error));
+        }
         Ok(writer)
     }
 
@@ -339,6 +344,7 @@ impl Writer {
                     place.offset_bytes = before.get(lane).map_or(0, |place| place.offset_bytes);
                 }
                 self.usage.add(number, bytes);
+                self.usage.wrote(number, segment.blocks);
                 (self.config.committed)(began.elapsed());
                 Ok(Places(places))
             }

@@ -198,7 +198,8 @@ impl Drain {
                 return Ok(true);
             }
             let Some(reader) = &segment.reader else { return Ok(false) };
-            let Some(block) = reader.block_after(segment.last)? else {
+            let upto = if closed { i64::MAX } else { self.usage.readable(number) };
+            let Some(block) = reader.block_after(segment.last, upto)? else {
                 if closed && !segment.opened_active {
                     segment.finish(out);
                 }

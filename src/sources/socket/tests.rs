@@ -48,7 +48,7 @@ impl Place {
         let reader = SegmentReader::open(self.dir.path(), 1, None).unwrap();
         let mut text = String::new();
         let mut last = 0;
-        while let Some(block) = reader.block_after(last).unwrap() {
+        while let Some(block) = reader.block_after(last, i64::MAX).unwrap() {
             last = block.id;
             text.push_str(std::str::from_utf8(&block.bytes).unwrap());
         }
