@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
 use rusqlite::Connection;
@@ -70,27 +70,9 @@ impl Systemd {
 
     /// Starts the daemon with all that is kept.
     fn start(&self, site: &Site) -> Daemon {
-        let mut script = "export LISTEN_PID=$$; exec \"$0\" \"$@\"".to_owned();
-        // far from the numbers that the daemon gets them under, and open for its process
-        let copies: Vec<OwnedFd> = self
-            .kept
-            .values()
-            .map(|kept| {
-                let copy = rustix::io::fcntl_dupfd_cloexec(kept, 50).unwrap();
-                rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).unwrap();
-                copy
-            })
-            .collect();
-        for (number, copy) in copies.iter().enumerate() {
-            script.push_str(&format!(" {}<&{}", number + 3, copy.as_raw_fd()));
-        }
-        let names: Vec<&str> = self.kept.keys().map(String::as_str).collect();
-        let (count, names) = (names.len().to_string(), names.join(":"));
-        let mut told = vec![("NOTIFY_SOCKET", self.path.as_str())];
-        if !self.kept.is_empty() {
-            told.extend([("LISTEN_FDS", &*count), ("LISTEN_FDNAMES", &*names)]);
-        }
-        site.start_as(&["bash", "-c", &script], &told) // dash knows descriptors up to 9
+        let handed: Vec<_> =
+            self.kept.iter().map(|(name, file)| (name.as_str(), file.as_fd())).collect();
+        site.start_handed(&handed, &[("NOTIFY_SOCKET", self.path.as_str())])
     }
 }
 

@@ -15,7 +15,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -450,32 +450,21 @@ fn hostile_clients_do_not_keep_an_honest_one_from_its_receipts() {
 
 /// What a socket unit of systemd does: the sockets stay open here, and each daemon is handed them.
 struct Unit {
-    stream: OwnedFd,
-    dgram: OwnedFd,
+    stream: UnixListener,
+    dgram: UnixDatagram,
 }
 
 impl Unit {
     fn of(site: &Site) -> Self {
-        // far from the numbers that the daemon gets them under, and open for its process
-        let give = |socket: OwnedFd| {
-            let copy = rustix::io::fcntl_dupfd_cloexec(socket, 50).unwrap();
-            rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).unwrap();
-            copy
-        };
         Self {
-            stream: give(UnixListener::bind(stream_of(site)).unwrap().into()),
-            dgram: give(UnixDatagram::bind(site.path("log.dgram")).unwrap().into()),
+            stream: UnixListener::bind(stream_of(site)).unwrap(),
+            dgram: UnixDatagram::bind(site.path("log.dgram")).unwrap(),
         }
     }
 
     fn start(&self, site: &Site) -> Daemon {
-        let script = format!(
-            "export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&{} 4<&{}",
-            self.stream.as_raw_fd(),
-            self.dgram.as_raw_fd()
-        );
-        let told = [("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "stream:dgram")];
-        site.start_as(&["bash", "-c", &script], &told) // dash knows descriptors up to 9
+        let handed = [("stream", self.stream.as_fd()), ("dgram", self.dgram.as_fd())];
+        site.start_handed(&handed, &[])
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -191,6 +192,32 @@ impl Site {
         command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out);
         let child = command.spawn().unwrap();
         Daemon { child, through: !through.is_empty(), log, ended: None }
+    }
+
+    /// Starts the daemon as systemd does that hands it these descriptors.
+    pub fn start_handed(
+        &self,
+        handed: &[(&str, BorrowedFd<'_>)],
+        environment: &[(&str, &str)],
+    ) -> Daemon {
+        let mut script = "export LISTEN_PID=$$; exec \"$0\" \"$@\"".to_owned();
+        // far from the numbers that the daemon gets them under, and open for its process
+        let copy = |descriptor: &BorrowedFd<'_>| -> OwnedFd {
+            let copy = rustix::io::fcntl_dupfd_cloexec(descriptor, 50).unwrap();
+            rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).unwrap();
+            copy
+        };
+        let copies: Vec<OwnedFd> = handed.iter().map(|(_, one)| copy(one)).collect();
+        for (number, copy) in copies.iter().enumerate() {
+            write!(script, " {}<&{}", number + 3, copy.as_raw_fd()).unwrap();
+        }
+        let names: Vec<&str> = handed.iter().map(|(name, _)| *name).collect();
+        let (count, names) = (names.len().to_string(), names.join(":"));
+        let mut told = environment.to_vec();
+        if !handed.is_empty() {
+            told.extend([("LISTEN_FDS", &*count), ("LISTEN_FDNAMES", &*names)]);
+        }
+        self.start_as(&["bash", "-c", &script], &told) // dash knows descriptors up to 9
     }
 
     /// Starts the daemon and waits until it says that it is ready. Needs `with_http`.

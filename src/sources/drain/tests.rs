@@ -145,6 +145,14 @@ fn damage(dir: &Path, segment: u64, number: usize) {
     assert_eq!(changed, 1);
 }
 
+/// A spool whose second record, in its first segment, is damaged; the number of that segment.
+fn damaged(dir: &Path, count: usize) -> u64 {
+    filled(dir, count);
+    let first = spool::segments(dir).unwrap()[0];
+    damage(dir, first, 1);
+    first
+}
+
 #[test]
 fn segments_are_drained_in_order_and_deleted_once_the_store_has_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -209,9 +217,7 @@ fn a_segment_whose_origins_are_finished_is_not_handed_out_again() {
 #[test]
 fn what_stands_before_the_damage_is_stored_and_the_rest_is_a_receipt_that_is_not_said_twice() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 6);
-    let first = spool::segments(dir.path()).unwrap()[0];
-    damage(dir.path(), first, 1);
+    damaged(dir.path(), 6);
     let state = Arc::new(MemoryState::default());
     let mut run = Run::start(dir.path(), &state, 100);
     run.steps(true).unwrap();
@@ -231,9 +237,7 @@ fn what_stands_before_the_damage_is_stored_and_the_rest_is_a_receipt_that_is_not
 #[test]
 fn a_damaged_segment_is_kept_until_what_was_handed_out_of_it_is_committed() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 6);
-    let first = spool::segments(dir.path()).unwrap()[0];
-    damage(dir.path(), first, 1);
+    let first = damaged(dir.path(), 6);
     let state = Arc::new(MemoryState::default());
     let mut run = Run::start(dir.path(), &state, 100);
     run.steps(false).unwrap();
@@ -251,9 +255,7 @@ fn a_damaged_segment_is_kept_until_what_was_handed_out_of_it_is_committed() {
 #[test]
 fn a_receipt_that_cannot_be_written_keeps_the_damaged_segment_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    filled(dir.path(), 3);
-    let first = spool::segments(dir.path()).unwrap()[0];
-    damage(dir.path(), first, 1);
+    let first = damaged(dir.path(), 3);
     let state = Arc::new(MemoryState::default());
     let mut run = Run::start(dir.path(), &state, 100);
     run.steps(false).unwrap();
