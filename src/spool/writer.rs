@@ -17,7 +17,7 @@ use crate::ledger::OriginId;
 /// Requests that wait for the writer at most: each holds a session's buffer.
 const WAITING_MAX: usize = 32;
 /// Bytes of one commit, about.
-const COMMIT_BYTES_MAX: usize = 4 << 20;
+const COMMIT_BYTES_MAX: usize = 1 << 20;
 /// Lanes of one segment, about.
 const LANES_MAX: usize = 1000;
 /// A client that was not used for so long is forgotten.
