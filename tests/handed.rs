@@ -1,4 +1,5 @@
-//! What systemd keeps open for the daemon, and hands over at its next start; the test is systemd.
+//! What systemd keeps open for the daemon and hands over at its next start, and what it is told;
+//! the test is systemd.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,19 +19,24 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use support::ledger::{Ledger, Style};
 use support::rows;
 use support::site::{Daemon, Files, Site};
-use support::{PATIENCE, eventually};
+use support::{PATIENCE, can_trace, eventually, skip, within};
 
 /// The notification socket, and the descriptors that were given away, by name.
 struct Systemd {
     socket: UnixDatagram,
     path: String,
     kept: BTreeMap<String, OwnedFd>,
+    /// How often the watchdog was fed.
+    fed: u32,
 }
 
 impl Systemd {
@@ -38,7 +44,7 @@ impl Systemd {
         let path = site.path("notify").display().to_string();
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Self { socket, path, kept: BTreeMap::new() }
+        Self { socket, path, kept: BTreeMap::new(), fed: 0 }
     }
 
     /// Does what the daemon has asked for.
@@ -58,6 +64,7 @@ impl Systemd {
                 }
             }
             let said = String::from_utf8_lossy(&text[..got.bytes]).into_owned();
+            self.fed += u32::from(said.contains("WATCHDOG=1"));
             let name = said.lines().find_map(|line| line.strip_prefix("FDNAME="));
             let Some(name) = name.map(str::to_owned) else { continue };
             if said.contains("FDSTOREREMOVE=1") {
@@ -136,4 +143,69 @@ fn without_what_was_kept_the_loss_is_said() {
     daemon.stop();
     let rows = site.rows();
     assert!(ledger.expected.must.iter().any(|number| !rows.contains_key(number)));
+}
+
+/// A strace that lets no system call of a thread begin, until it is dropped.
+struct Held(Child);
+
+impl Held {
+    fn thread(daemon: &Daemon, name: &str) -> Self {
+        let tasks = format!("/proc/{}/task", daemon.pid().unwrap().as_raw_nonzero());
+        let named = |task: &PathBuf| {
+            fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name)
+        };
+        let mut tasks = fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path());
+        let thread = tasks.find(named).unwrap();
+        let hold = "inject=all:delay_enter=600000000";
+        let thread = thread.file_name().unwrap();
+        let strace = Command::new("strace")
+            .args(["-qq", "-o", "/dev/null", "-e", "trace=all", "-e", hold, "-p"])
+            .arg(thread)
+            .stderr(Stdio::null())
+            .spawn();
+        Self(strace.unwrap())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A daemon of which only one thread stands still answers everything, and carries nothing.
+#[test]
+fn the_watchdog_is_not_fed_while_the_tailer_stands_still() {
+    let name = "the_watchdog_is_not_fed_while_the_tailer_stands_still";
+    if !can_trace() {
+        return skip(name, "needs strace");
+    }
+    let site = Site::new();
+    let mut systemd = Systemd::new(&site);
+    let mut ledger = Ledger::new(&site.log("access.log"), Style::Json, 1, 7);
+    site.configure(&[Files::new("json", &ledger.path).with("table = \"application\"")]);
+    ledger.write(10);
+    let told = [("NOTIFY_SOCKET", systemd.path.as_str()), ("WATCHDOG_USEC", "2000000")];
+    let daemon = site.start_as(&[], &told);
+    site.all_arrives(&mut ledger, PATIENCE);
+    let fed_for = |systemd: &mut Systemd, patience: Duration| {
+        let before = systemd.fed;
+        within(patience, || {
+            systemd.obey();
+            systemd.fed > before
+        })
+    };
+    assert!(fed_for(&mut systemd, Duration::from_secs(10)));
+    let held = Held::thread(&daemon, "tailer");
+    // a thread that has not moved for a minute counts as stuck
+    let starved =
+        within(Duration::from_secs(120), || !fed_for(&mut systemd, Duration::from_secs(6)));
+    assert!(starved, "the watchdog is fed although the tailer stands still");
+    assert!(site.run(&["status"]).status.success(), "all the rest of it goes on");
+    drop(held);
+    assert!(fed_for(&mut systemd, PATIENCE), "it moves again, and that is not seen");
+    ledger.write(10);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
 }
