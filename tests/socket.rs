@@ -511,3 +511,34 @@ fn a_client_is_never_refused_while_daemons_follow_each_other_at_one_socket() {
     site.ends_well(daemon, &expected);
     assert!(stream_of(&site).exists(), "the socket is systemd's, and stays");
 }
+
+/// Answers have to go somewhere: a client that asks for them, sends what is not understood, and
+/// reads nothing, is left alone with that.
+#[test]
+fn clients_that_do_not_read_their_answers_keep_nobody_waiting() {
+    let site = site_with("");
+    let daemon = start(&site);
+    let mut hostile = Vec::new();
+    for _ in 0..100 {
+        let mut stream = UnixStream::connect(stream_of(&site)).unwrap();
+        stream.write_all(Client::new(&stream_of(&site)).hello().as_bytes()).unwrap();
+        hostile.push(stream);
+    }
+    let garbage = "x\n".repeat(30_000);
+    for stream in &mut hostile {
+        stream.set_nonblocking(true).unwrap();
+        // as much as the daemon takes
+        for _ in 0..50 {
+            if stream.write_all(garbage.as_bytes()).is_err() {
+                break;
+            }
+        }
+    }
+    let mut client = Client::new(&stream_of(&site));
+    for number in 0..50 {
+        client.send(&record(number));
+        assert!(client.settle(Duration::from_secs(15)), "record {number} waits for its receipt");
+    }
+    daemon.stop(); // nor does it wait for them
+    drop(hostile);
+}

@@ -3,12 +3,13 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::load::{Added, Load};
@@ -21,6 +22,9 @@ use crate::spool::{Append, ClientKey, Place};
 const READ_BYTES: usize = 64 << 10;
 /// Answers that wait for the client to read them, besides receipts.
 const SAYS_WAITING_MAX: usize = 64;
+/// Records that are not understood and told of, of those that are read at once: a client that sends
+/// more of them learns nothing new.
+const FAULTS_MAX: usize = 64;
 
 /// A client that numbers its records.
 struct Numbered {
@@ -44,6 +48,8 @@ pub(super) struct Session {
     uid: Option<u32>,
     decoder: Decoder,
     load: Load,
+    /// Numbers of records that were not understood, and why: to be told.
+    faults: Vec<(u64, &'static str)>,
     /// The first line is still to come.
     fresh: bool,
     numbered: Option<Numbered>,
@@ -58,6 +64,7 @@ impl Session {
             uid,
             decoder: Decoder::default(),
             load: Load::default(),
+            faults: Vec::new(),
             fresh: true,
             numbered: None,
         }
@@ -78,12 +85,13 @@ impl Session {
                 () = tokio::time::sleep_until(deadline) => Err(ErrorKind::TimedOut.into()),
                 () = stop.cancelled() => Err(ErrorKind::Interrupted.into()),
             };
-            if ready.is_err() {
+            let unread = self.numbered.as_ref().is_some_and(|one| one.says.is_closed());
+            if ready.is_err() || unread {
                 break;
             }
             let shared = Arc::clone(&self.shared);
             let asked = Instant::now();
-            let Ok(_turn) = shared.readers.acquire().await else { break };
+            let Ok(turn) = shared.readers.acquire().await else { break };
             // the client did not make itself wait
             begun = begun.map(|at| at + asked.elapsed());
             // an idle client holds no buffer
@@ -109,8 +117,17 @@ impl Session {
                 break;
             }
             begun = self.decoder.has_begun().then(|| begun.unwrap_or_else(Instant::now));
-            if read < READ_BYTES {
+            if read < READ_BYTES || !self.faults.is_empty() {
                 buffer = Vec::new();
+            }
+            // others read while this client is told
+            drop(turn);
+            let told = tokio::select! {
+                told = self.tell_faults() => told,
+                () = stop.cancelled() => false,
+            };
+            if !told {
+                break;
             }
         }
         self.end().await;
@@ -153,17 +170,24 @@ impl Session {
         }
         decoder.feed(bytes, |frame| self.record(frame, now_ms, false, &mut faults));
         self.decoder = decoder;
-        if let Some(numbered) = &self.numbered {
-            for (record, why) in faults {
-                let text = format!(
-                    "{{\"error\":\"{why}; it is kept as an unparsed row\",\"record\":{record}}}\n"
-                );
-                if numbered.says.send(text).await.is_err() {
-                    return false; // nobody reads them any more
-                }
+        self.faults = faults;
+        self.hand_over().await
+    }
+
+    /// Tells a client that numbers its records which were not understood; `false` if it does not
+    /// read that, or has gone.
+    async fn tell_faults(&mut self) -> bool {
+        let Some(numbered) = &self.numbered else { return true };
+        for (record, why) in self.faults.drain(..) {
+            let text = format!(
+                "{{\"error\":\"{why}; it is kept as an unparsed row\",\"record\":{record}}}\n"
+            );
+            let told = numbered.says.send(text);
+            if !matches!(timeout(self.shared.limits.line, told).await, Ok(Ok(()))) {
+                return false;
             }
         }
-        self.hand_over().await
+        true
     }
 
     fn record(
@@ -202,7 +226,9 @@ impl Session {
         }
         if let Some(fault) = fault {
             Counts::add(&self.shared.counts.invalid, 1);
-            faults.extend(number.map(|number| (number, fault)));
+            if faults.len() < FAULTS_MAX {
+                faults.extend(number.map(|number| (number, fault)));
+            }
         }
     }
 
@@ -244,7 +270,8 @@ impl Session {
         let (says, told) = mpsc::channel(SAYS_WAITING_MAX);
         let keys = asks.keys.then(Vec::new);
         self.numbered = Some(Numbered { key, next: asks.next, stored, acked, says, keys });
-        tokio::spawn(answer(writer, stored, receipts, told));
+        let patience = self.shared.limits.line;
+        tokio::spawn(answer(writer, stored, receipts, told, patience));
         true
     }
 
@@ -260,25 +287,26 @@ impl Session {
     }
 }
 
-/// Writes answers until the session has gone and all is said, or nobody reads.
+/// Writes answers until the session has gone and all is said, or nobody reads for `patience`: then
+/// the session ends, too.
 async fn answer(
     mut writer: OwnedWriteHalf,
     stored: u64,
     mut receipts: watch::Receiver<u64>,
     mut says: mpsc::Receiver<String>,
+    patience: Duration,
 ) {
-    let first = format!("{{\"bitacora\":1,\"acked\":{stored}}}\n");
-    let mut sent = writer.write_all(first.as_bytes()).await;
-    while sent.is_ok() {
-        sent = tokio::select! {
+    let mut text = format!("{{\"bitacora\":1,\"acked\":{stored}}}\n");
+    while let Ok(Ok(())) = timeout(patience, writer.write_all(text.as_bytes())).await {
+        text = tokio::select! {
             biased;
-            Some(text) = says.recv() => writer.write_all(text.as_bytes()).await,
+            Some(text) = says.recv() => text,
             changed = receipts.changed() => {
                 if changed.is_err() {
                     return;
                 }
                 let acked = *receipts.borrow_and_update();
-                writer.write_all(format!("{{\"acked\":{acked}}}\n").as_bytes()).await
+                format!("{{\"acked\":{acked}}}\n")
             }
         };
     }

@@ -125,3 +125,21 @@ async fn who_begins_a_short_line_is_not_closed_for_what_others_hold() {
     let lines = place.lines();
     assert!(lines.iter().any(|(_, text)| text.ends_with("hh and its end")), "{lines:?}");
 }
+
+#[tokio::test]
+async fn who_does_not_read_its_answers_is_let_go_descriptor_and_all() {
+    let id = "6f1c6a52-8b0e-4f43-9c37-3d3ab0d1a4cd";
+    let hello = format!("{{\"bitacora\":1,\"ack\":true,\"client\":\"{id}\",\"next\":1}}\n");
+    let place = Place::new(in_a_hurry());
+    let (mut client, session) = place.connect();
+    client.write_all(hello.as_bytes()).await.unwrap();
+    let deadline = Duration::from_secs(60);
+    let flood = async { while client.write_all(&b"x\n".repeat(10_000)).await.is_ok() {} };
+    tokio::time::timeout(deadline, flood).await.expect("it is never let go");
+    session.await.unwrap();
+    // what was said before is there to be read, and then the end: nobody holds the other end
+    let mut told = Vec::new();
+    let read = tokio::time::timeout(deadline, client.read_to_end(&mut told)).await;
+    let _ = read.expect("the connection is still open");
+    assert!(told.starts_with(b"{\"bitacora\":1,\"acked\":0}\n"));
+}
