@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::filter::{EnvFilter, FilterExt};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -38,6 +39,15 @@ pub mod ids {
     pub const REFUSED: &str = "5f9f2b0c0b5d4d3f9a4e6a1c7d2e8b0a";
 }
 
+/// As the journal's other writers use them: `journalctl -p info` shows what `daemon.log = "info"` says.
+const PRIORITIES: PriorityMappings = PriorityMappings {
+    error: Priority::Error,
+    warn: Priority::Warning,
+    info: Priority::Informational,
+    debug: Priority::Debug,
+    trace: Priority::Debug,
+};
+
 /// The field of an event that names it; people do not read it.
 const MESSAGE_ID: &str = "message_id";
 
@@ -56,6 +66,7 @@ pub fn start() {
         Some(journal) => journal
             .with_field_prefix(None)
             .with_syslog_identifier("bitacora".to_owned())
+            .with_priority_mappings(PRIORITIES)
             .with_filter(limited)
             .boxed(),
         None => text().with_filter(limited).boxed(),

@@ -20,11 +20,13 @@ pub fn whole_life(parts: &Parts) {
     steps.step("apt installs it and it is ready", |machine| installs(machine, &first));
     steps.step("the units are sound and the sandbox is tight", sandbox_is_tight);
     steps.step("rows of nginx and rsyslog arrive", ships);
+    steps.step("what it says is in the journal, with fields, and does not feed itself", speaks);
     steps.step("the sockets start the service", activates);
     steps.step("a good configuration is taken, a bad one refused", reloads);
     steps.step("a bad configuration at the start is no loop", starts_badly);
     steps.step("a log of root alone is read", reads_logs_of_root);
     steps.step("nothing is written outside its directories", writes_nowhere_else);
+    steps.step("a deleted file outlives its daemon", keeps_deleted_files);
     steps.step("restarts, kills and an upgrade", |machine| survives(machine, &second));
     steps.step("a process that hangs is replaced", is_watched);
     steps.step("a secret stays one", keeps_secrets);
@@ -79,6 +81,43 @@ fn ships(machine: &Machine) {
     machine.ok("for n in $(seq 50); do logger -t ships shipped number $n; done");
     machine.rows_with("nginx/access", "/?ship=", 50);
     machine.rows_with("syslog", "shipped number", 50);
+}
+
+/// rsyslog writes what the daemon says to a file that the daemon carries.
+fn speaks(machine: &Machine) {
+    let begins = "journalctl -o json -u bitacora MESSAGE_ID=5f9f2b0c0b5d4d3f9a4e6a1c7d2e8b01";
+    machine
+        .until(&format!("{begins} | grep '\"STORE\":\"sqlite\"' | grep -q '\"PRIORITY\":\"6\"'"));
+    machine.until("bitacora logs -s syslog -o json -n all | grep -q 'reading begins'");
+    let said: u32 = machine.ok("journalctl -t bitacora | wc -l").trim().parse().unwrap();
+    assert!(said < 50, "{said} messages");
+}
+
+/// The store stands still while a log is written and deleted; then the daemon is killed.
+fn keeps_deleted_files(machine: &Machine) {
+    let kept = "systemctl show -P NFileDescriptorStore bitacora.service";
+    let source =
+        "[[files]]\nsource = \"doomed\"\nformat = \"json\"\npaths = [\"/var/log/doomed.log\"]\n";
+    machine.write("/etc/bitacora/conf.d/doomed.toml", source);
+    machine.ok("systemctl reload bitacora.service");
+    machine.ok(
+        "for n in $(seq 100); do echo '{\"message\":\"doomed '$n'\"}'; done >/var/log/doomed.log",
+    );
+    machine.rows_with("doomed", "doomed ", 100);
+    let holds = "import glob, sqlite3, time\n\
+         held = [sqlite3.connect(file) for file in glob.glob('/var/lib/bitacora/logs/2*.db')]\n\
+         [one.execute('BEGIN IMMEDIATE') for one in held]\n\
+         open('/run/held', 'w').close()\n\
+         time.sleep(600)\n";
+    machine.write("/run/hold.py", holds);
+    let mut holder = machine.spawn("exec python3 /run/hold.py");
+    machine.until("test -e /run/held");
+    machine.ok("for n in $(seq 900); do echo '{\"message\":\"doomed, too '$n'\"}'; done >>/var/log/doomed.log; rm /var/log/doomed.log");
+    machine.until(&format!("test $({kept}) = 1"));
+    machine.ok("systemctl kill -s KILL bitacora.service; pkill -f /run/hold.py");
+    holder.wait().unwrap();
+    machine.rows_with("doomed", "doomed", 1000);
+    machine.until(&format!("test $({kept}) = 0"));
 }
 
 /// A client comes while no daemon runs: systemd starts it, and the client has its receipt.
