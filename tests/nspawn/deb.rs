@@ -104,17 +104,17 @@ fn keeps_deleted_files(machine: &Machine) {
         "for n in $(seq 100); do echo '{\"message\":\"doomed '$n'\"}'; done >/var/log/doomed.log",
     );
     machine.rows_with("doomed", "doomed ", 100);
-    let holds = "import glob, sqlite3, time\n\
+    let holds = "import glob, os, sqlite3, time\n\
          held = [sqlite3.connect(file) for file in glob.glob('/var/lib/bitacora/logs/2*.db')]\n\
          [one.execute('BEGIN IMMEDIATE') for one in held]\n\
-         open('/run/held', 'w').close()\n\
+         open('/run/held', 'w').write(str(os.getpid()))\n\
          time.sleep(600)\n";
     machine.write("/run/hold.py", holds);
     let mut holder = machine.spawn("exec python3 /run/hold.py");
-    machine.until("test -e /run/held");
+    machine.until("test -s /run/held");
     machine.ok("for n in $(seq 900); do echo '{\"message\":\"doomed, too '$n'\"}'; done >>/var/log/doomed.log; rm /var/log/doomed.log");
     machine.until(&format!("test $({kept}) = 1"));
-    machine.ok("systemctl kill -s KILL bitacora.service; pkill -f /run/hold.py");
+    machine.ok("systemctl kill -s KILL bitacora.service; kill $(cat /run/held)");
     holder.wait().unwrap();
     machine.rows_with("doomed", "doomed", 1000);
     machine.until(&format!("test $({kept}) = 0"));
