@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
-
 use std::time::Duration;
 
 use rustix::net::{SocketType, sockopt};
@@ -18,7 +17,6 @@ const BEAT: Duration = Duration::from_secs(5);
 const STREAM: &str = "stream";
 /// The same of the datagram socket.
 const DGRAM: &str = "dgram";
-
 /// How deleted files are called in the descriptor store, before the number of their origin.
 const DELETED: &str = "deleted-";
 

@@ -116,8 +116,8 @@ where
         .with_ansi(terminal)
         .with_target(false)
         .fmt_fields(fields);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        layer.without_time().boxed()
+    if stderr_is_the_journal() {
+        layer.without_time().boxed() // it notes the time itself
     } else {
         layer.boxed()
     }
