@@ -26,7 +26,7 @@ use support::cassandra::{Node, keyspace};
 use support::client::Client;
 use support::rows::{Expected, day_files};
 use support::site::Site;
-use support::{PATIENCE, eventually, pause_ms, skip, within};
+use support::{PATIENCE, eventually, pause_ms, skip};
 
 /// Between two records of a client.
 const PACE_MS: u64 = 20;
@@ -117,11 +117,6 @@ fn problem_of_store(site: &Site) -> bool {
     status["store"]["up"] == false && status["store"]["problem"].is_string()
 }
 
-fn all_arrive(site: &Site, expected: &Expected, patience: Duration) {
-    let arrived = within(patience, || expected.all_in(&site.rows()));
-    assert!(arrived, "{:?}\n{}", expected.compare(&site.rows()), site.said());
-}
-
 #[test]
 fn while_sqlite_is_locked_by_another_clients_are_served_and_nothing_is_lost_or_twice() {
     let mut site = Site::new();
@@ -129,7 +124,7 @@ fn while_sqlite_is_locked_by_another_clients_are_served_and_nothing_is_lost_or_t
     let daemon = site.start();
     let mut clients = Clients::new(&site);
     clients.turn();
-    all_arrive(&site, &clients.expected, PATIENCE);
+    site.stores_all(&clients.expected, PATIENCE);
     let time = frozen_for(20);
     let day = day_files(&site.store_dir()).pop().unwrap();
     let holder = rusqlite::Connection::open(day).unwrap();
@@ -142,7 +137,7 @@ fn while_sqlite_is_locked_by_another_clients_are_served_and_nothing_is_lost_or_t
     drop(holder);
     clients.turns(Duration::from_secs(2));
     clients.report("SQLite", time);
-    all_arrive(&site, &clients.expected, PATIENCE);
+    site.stores_all(&clients.expected, PATIENCE);
     eventually("the store is back", || !problem_of_store(&site));
     site.ends_well(daemon, &clients.expected);
 }
@@ -188,7 +183,7 @@ fn while_cassandra_stands_still_clients_are_served_and_nothing_is_lost_or_twice(
     let daemon = site.start();
     let mut clients = Clients::new(&site);
     clients.turn();
-    all_arrive(&site, &clients.expected, 2 * PATIENCE);
+    site.stores_all(&clients.expected, 2 * PATIENCE);
     let time = frozen_for(30);
     let frozen = Frozen::node();
     clients.turns(time);
@@ -196,7 +191,7 @@ fn while_cassandra_stands_still_clients_are_served_and_nothing_is_lost_or_twice(
     drop(frozen);
     clients.turns(Duration::from_secs(2));
     clients.report("Cassandra", time);
-    all_arrive(&site, &clients.expected, 2 * PATIENCE);
+    site.stores_all(&clients.expected, 2 * PATIENCE);
     eventually("the store is back", || !problem_of_store(&site));
     site.ends_well(daemon, &clients.expected);
 }

@@ -51,13 +51,6 @@ fn record(number: u64) -> String {
     format!("{{\"level\":\"INFO\",\"logger\":\"t\",\"message\":\"ln{number:08}x and more of it\"}}")
 }
 
-fn all_arrived(site: &Site, expected: &Expected) {
-    let arrived = within(PATIENCE, || expected.all_in(&site.rows()));
-    let rows = site.rows();
-    let missing = expected.must.iter().filter(|one| !rows.contains_key(one)).count();
-    assert!(arrived, "{missing} of {} are not there\n{}", expected.must.len(), site.said());
-}
-
 /// A store that takes nothing: a file stands where its directory is to be.
 fn block_store(site: &Site) {
     let aside = site.path("rows.aside");
@@ -182,7 +175,7 @@ fn what_was_acknowledged_survives_kill_9_and_nothing_is_there_twice() {
     for client in &mut clients {
         assert!(client.settle(PATIENCE), "no receipt: {}", site.said());
     }
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     site.ends_well(daemon, &expected);
 }
 
@@ -223,7 +216,7 @@ fn a_client_is_connected_once_and_only_its_own_number_counts() {
     });
     let mut expected = Expected::default();
     expected.must.extend([1, 2]);
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     site.ends_well(daemon, &expected);
 }
 
@@ -262,7 +255,7 @@ fn while_the_store_is_away_the_spool_fills_and_then_clients_are_held_back() {
     plain.set_write_timeout(Some(PATIENCE)).unwrap();
     plain.write_all(&rest).unwrap();
     drop(plain);
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     eventually("the spool is empty again", || {
         site.metric("bitacora_spool_bytes", "").is_some_and(|bytes| bytes < 2e6)
     });
@@ -310,7 +303,7 @@ fn a_full_disk_holds_clients_back_and_loses_nothing_that_was_acknowledged() {
     assert!(full, "4 MiB took {number} records of 1 kB: {}", site.said());
     unblock_store(&site);
     assert!(client.settle(PATIENCE), "{} of {number}: {}", client.acked, site.said());
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     site.ends_well(daemon, &expected);
     drop(mounted);
 }
@@ -341,7 +334,7 @@ fn a_damaged_segment_is_set_aside_and_said_and_the_rest_goes_on() {
     let mut expected = Expected::default();
     expected.must.extend(51..=60);
     expected.may.extend(1..=50);
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     eventually("the loss is said", || {
         site.metric("bitacora_source_loss_receipts_total", "spool").is_some_and(|count| count > 0.0)
     });
@@ -418,7 +411,7 @@ fn hostile_clients_do_not_keep_an_honest_one_from_its_receipts() {
     }
     assert!(honest.settle(PATIENCE), "{} of 300 have a receipt", honest.acked);
     drop((slow, huge));
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     eventually("the long line is a row", || {
         site.logs().iter().any(|row| row["metadata"]["truncated"] == "true")
     });
@@ -442,7 +435,7 @@ fn hostile_clients_do_not_keep_an_honest_one_from_its_receipts() {
     honest.send(&record(301));
     assert!(honest.settle(PATIENCE), "the greedy keep an honest client from its receipt");
     drop(greedy);
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     daemon.stop();
     site.audit_is_clean();
     assert_eq!(expected.compare(&site.rows()), Ok(()));
@@ -507,7 +500,7 @@ fn a_client_is_never_refused_while_daemons_follow_each_other_at_one_socket() {
     assert_eq!(writer.join().unwrap(), 0, "connections were refused");
     let mut expected = Expected::default();
     expected.must.extend(0..sent);
-    all_arrived(&site, &expected);
+    site.stores_all(&expected, PATIENCE);
     site.ends_well(daemon, &expected);
     assert!(stream_of(&site).exists(), "the socket is systemd's, and stays");
 }

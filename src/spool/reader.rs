@@ -1,5 +1,6 @@
 //! Reading a segment, beside the thread that writes it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -108,34 +109,35 @@ impl SegmentReader {
         };
         if block.id != after + 1 || segment::crc(&block.bytes) != crc {
             let detail = format!("block {} is not as it was written", after + 1);
-            return Err(SpoolError::Damaged { path: self.path.clone(), detail });
+            return Err(self.damaged(detail));
         }
         Ok(Some(block))
     }
 
-    /// The last block all of whose bytes stand before these ends of its lanes: reading goes on
-    /// behind it.
+    /// The last block up to which all blocks stand before these ends of their lanes: reading goes
+    /// on behind it. One statement sees one state of a segment that is being written; a lane that
+    /// `ends` does not name was begun after they were read.
     ///
     /// # Errors
     ///
     /// It cannot be read.
-    pub fn block_before(&self, ends: &[(i64, u64)]) -> Result<i64, SpoolError> {
-        let sql = "SELECT coalesce(min(id), 0) FROM blocks WHERE lane = ?1 \
-                   AND start + length(bytes) > ?2 AND id <= ?3";
-        let mut first = i64::MAX;
-        for (lane, end) in ends {
-            let found: rusqlite::Result<i64> =
-                self.db
-                    .query_row(sql, params![lane, end.cast_signed(), self.upto], |row| row.get(0));
-            let id = found.map_err(|error| self.failed(&error))?;
-            if id > 0 {
-                first = first.min(id);
+    pub fn block_before(&self, ends: &BTreeMap<i64, u64>) -> Result<i64, SpoolError> {
+        let read = || -> rusqlite::Result<i64> {
+            let sql = "SELECT id, lane, start + length(bytes) FROM blocks WHERE id <= ?1 \
+                       ORDER BY id";
+            let mut statement = self.db.prepare_cached(sql)?;
+            let mut rows = statement.query([self.upto])?;
+            let mut last = 0;
+            while let Some(row) = rows.next()? {
+                let end = row.get::<_, i64>(2)?.cast_unsigned();
+                if ends.get(&row.get(1)?).is_none_or(|known| end > *known) {
+                    break;
+                }
+                last = row.get(0)?;
             }
-        }
-        let last: rusqlite::Result<i64> =
-            self.db.query_row("SELECT coalesce(max(id), 0) FROM blocks", [], |row| row.get(0));
-        let last = last.map_err(|error| self.failed(&error))?.min(self.upto);
-        Ok((first - 1).min(last))
+            Ok(last)
+        };
+        read().map_err(|error| self.failed(&error))
     }
 
     /// The up to `length` bytes before `at` in a lane.
@@ -173,6 +175,12 @@ impl SegmentReader {
         let sql = "SELECT coalesce(sum(length(bytes)), 0) FROM blocks WHERE id <= ?1";
         let sum = self.db.query_row(sql, [self.upto], |row| row.get::<_, i64>(0));
         sum.map(i64::cast_unsigned).map_err(|error| self.failed(&error))
+    }
+
+    /// What was read cannot be.
+    #[must_use]
+    pub fn damaged(&self, detail: String) -> SpoolError {
+        SpoolError::Damaged { path: self.path.clone(), detail }
     }
 
     fn failed(&self, error: &rusqlite::Error) -> SpoolError {

@@ -193,14 +193,45 @@ fn reading_goes_on_behind_what_is_committed_of_each_lane() {
         append(&spool, None, "a", b"four\n").await;
     });
     let reader = SegmentReader::open(dir.path(), 1, None).unwrap();
-    assert_eq!(reader.block_before(&[(1, 0), (2, 0)]).unwrap(), 0);
-    assert_eq!(reader.block_before(&[(1, 4), (2, 6)]).unwrap(), 0, "half of the first block");
-    assert_eq!(reader.block_before(&[(1, 8), (2, 0)]).unwrap(), 1);
-    assert_eq!(reader.block_before(&[(1, 8), (2, 6)]).unwrap(), 2);
-    assert_eq!(reader.block_before(&[(1, 13), (2, 6)]).unwrap(), 3);
+    let before = |a, b| reader.block_before(&BTreeMap::from([(1, a), (2, b)])).unwrap();
+    assert_eq!(before(0, 0), 0);
+    assert_eq!(before(4, 6), 0, "half of the first block");
+    assert_eq!(before(8, 0), 1);
+    assert_eq!(before(8, 6), 2);
+    assert_eq!(before(13, 6), 3);
     assert_eq!(reader.bytes_before(1, 10, 256).unwrap(), b"one\ntwo\nfo");
     assert_eq!(reader.bytes_before(1, 10, 3).unwrap(), b"\nfo");
     drop(spool);
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_is_written_while_a_segment_is_opened_is_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, thread) = Spool::start(config(dir.path())).unwrap();
+    let reader = SegmentReader::open(dir.path(), 1, None).unwrap();
+    let lanes = reader.lanes().unwrap();
+    block_on(append(&spool, None, "a", b"one\n"));
+    assert_eq!(reader.block_before(&lanes.iter().map(|lane| (lane.id, 0)).collect()).unwrap(), 0);
+    // and the same by chance, of a lane that is known
+    let stop = CancellationToken::new();
+    let writes = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            block_on(async {
+                while !stop.is_cancelled() {
+                    append(&spool, None, "a", b"more\n").await;
+                }
+            });
+        }
+    });
+    for _ in 0..300 {
+        let reader = SegmentReader::open(dir.path(), 1, None).unwrap();
+        let first = BTreeMap::from([(1, 4)]);
+        assert!(reader.block_before(&first).unwrap() <= 1, "more than the first block");
+    }
+    stop.cancel();
+    writes.join().unwrap();
     thread.join().unwrap();
 }
 

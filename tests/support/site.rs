@@ -298,6 +298,13 @@ impl Site {
         assert!(shallow.status.success(), "audit: {}", told(&shallow));
     }
 
+    /// Waits until every row that must be there is.
+    #[track_caller]
+    pub fn stores_all(&self, expected: &Expected, patience: Duration) {
+        let arrived = within(patience, || expected.all_in(&self.rows()));
+        assert!(arrived, "{:?}\n{}", expected.compare(&self.rows()), self.said());
+    }
+
     /// Waits until every line of the writer's ledger is a row, after ending its last line.
     #[track_caller]
     pub fn all_arrives(&self, ledger: &mut Ledger, patience: Duration) {

@@ -240,8 +240,7 @@ impl Drain {
         }
         self.begin_lanes(number, now_ms, out)?;
         let Some(segment) = self.segments.get_mut(&number) else { return Ok(()) };
-        let ends: Vec<(i64, u64)> =
-            segment.lanes.iter().map(|(id, lane)| (*id, lane.handed)).collect();
+        let ends = segment.lanes.iter().map(|(id, lane)| (*id, lane.handed)).collect();
         if let Some(reader) = &segment.reader {
             segment.last = reader.block_before(&ends)?;
         }

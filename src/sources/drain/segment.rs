@@ -74,6 +74,11 @@ impl Segment {
         let (Some(lane), Some(reader)) = (self.lanes.get_mut(&block.lane), &self.reader) else {
             return Ok(false);
         };
+        if block.start > lane.handed {
+            let (id, start) = (block.id, block.start);
+            let detail = format!("block {id} begins at {start}, not at {}", lane.handed);
+            return Err(reader.damaged(detail).into());
+        }
         let end = block.start + block.bytes.len() as u64;
         if end > lane.handed {
             if !lane.announced {

@@ -253,6 +253,21 @@ fn a_damaged_segment_is_kept_until_what_was_handed_out_of_it_is_committed() {
 /// The state refuses while a segment is to be set aside: then nothing is renamed, and it works
 /// later, with one receipt.
 #[test]
+fn a_block_that_is_missing_is_damage_and_what_comes_after_it_is_not_taken_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = Arc::new(MemoryState::default());
+    filled(dir.path(), 2);
+    let db = rusqlite::Connection::open(crate::spool::path_of(dir.path(), 1)).unwrap();
+    db.execute_batch("DELETE FROM blocks WHERE id = 1; UPDATE blocks SET id = 1").unwrap();
+    drop(db);
+    let mut run = Run::start(dir.path(), &state, 10);
+    run.steps(true).unwrap();
+    assert_eq!(run.numbers(), [0_usize; 0]);
+    assert_eq!((run.receipts.len(), run.aside), (1, 1));
+    run.end();
+}
+
+#[test]
 fn a_receipt_that_cannot_be_written_keeps_the_damaged_segment_where_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let first = damaged(dir.path(), 3);
