@@ -7,6 +7,7 @@ use std::time::Duration;
 use Kind::{Bytes, DurationOf, Integer, Options, Path, Table, Text, Texts, Ttl, Word};
 
 pub use super::later::LATER;
+use super::{alerts, backup, dora, retention};
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +32,8 @@ pub enum Kind {
     Options,
     /// A table of these keys.
     Table(&'static [Key]),
-    /// A table of any content, which belongs to a later release.
-    Anything,
+    /// `true` or `false`.
+    Switch,
 }
 
 /// One key.
@@ -65,19 +66,29 @@ pub struct Section {
     pub keys: &'static [Key],
 }
 
-const fn key(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Key {
+pub(super) const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    help: &'static str,
+) -> Key {
     Key { name, kind, default, example: "", help }
 }
 
-const fn example(name: &'static str, kind: Kind, example: &'static str, help: &'static str) -> Key {
+pub(super) const fn example(
+    name: &'static str,
+    kind: Kind,
+    example: &'static str,
+    help: &'static str,
+) -> Key {
     Key { name, kind, default: "", example, help }
 }
 
-const fn millis(from: u64, to: u64) -> Kind {
+pub(super) const fn millis(from: u64, to: u64) -> Kind {
     DurationOf(Duration::from_millis(from), Duration::from_millis(to))
 }
 
-const HOUR_MS: u64 = 3_600_000;
+pub(super) const HOUR_MS: u64 = 3_600_000;
 
 /// Cassandra takes no longer time to live than 20 years.
 const TTL_MAX: Duration = Duration::from_hours(20 * 365 * 24);
@@ -130,6 +141,12 @@ pub const SECTIONS: &[Section] = &[
         help: "Where applications write their records; docs/protocol.md says how.",
         keys: SOCKET,
     },
+    dora::SECTION,
+    retention::SECTION,
+    backup::SECTION,
+    backup::DATABASE,
+    alerts::SECTION,
+    alerts::RULE,
 ];
 
 const DAEMON: &[Key] = &[
@@ -366,7 +383,7 @@ impl Kind {
                 let names: Vec<_> = keys.iter().map(|key| key.name).collect();
                 format!("a table with {}", names.join(", "))
             }
-            Self::Anything => "a table".to_owned(),
+            Self::Switch => "true or false".to_owned(),
         }
     }
 }

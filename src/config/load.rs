@@ -10,7 +10,8 @@ use super::problem::{LoadError, Notice, Place, Problem, Problems, Source};
 use super::settings::Settings;
 use super::walk::{Document, Entries, Located, Value};
 use super::{
-    Cassandra, Config, Daemon, Machine, Socket, Sqlite, Store, StoreKind, Tls, files, walk,
+    Cassandra, Config, Daemon, Machine, Socket, Sqlite, Store, StoreKind, Tls, alerts, backup,
+    dora, files, retention, walk,
 };
 
 /// Where the configuration is when nobody says otherwise.
@@ -128,17 +129,26 @@ impl Build<'_> {
     }
 
     fn config(&mut self, mut document: Document, later: Vec<Notice>) -> Config {
+        let mut settings = |name| {
+            let said = document.sections.remove(name).map(|section| section.value);
+            let keys = keys::section(name).map_or(&[][..], |section| section.keys);
+            Settings::new(keys, said.unwrap_or_default())
+        };
         let [daemon, store, sqlite, cassandra, socket] =
-            ["daemon", "store", "store.sqlite", "store.cassandra", "socket"].map(|name| {
-                let said = document.sections.remove(name).map(|section| section.value);
-                let keys = keys::section(name).map_or(&[][..], |section| section.keys);
-                Settings::new(keys, said.unwrap_or_default())
-            });
+            ["daemon", "store", "store.sqlite", "store.cassandra", "socket"].map(&mut settings);
+        let [dora, retention, backup, alerts] =
+            ["dora", "retention", "backup", "alerts"].map(&mut settings);
+        let [databases, rules, files] = ["backup.database", "alerts.rule", "files"]
+            .map(|name| document.repeated.remove(name).unwrap_or_default());
         Config {
             daemon: self.daemon(&daemon),
             store: self.store(&store, &sqlite, &cassandra),
-            files: files::build(self, document.files),
+            files: files::build(self, files),
             socket: self.socket(&socket),
+            dora: dora::build(self, &dora),
+            retention: retention::build(self, &retention),
+            backup: backup::build(self, &backup, databases),
+            alerts: alerts::build(self, &alerts, rules),
             later,
         }
     }
@@ -197,7 +207,7 @@ impl Build<'_> {
     }
 
     /// A path that may not be empty.
-    fn path(&mut self, settings: &Settings, key: &str) -> PathBuf {
+    pub fn path(&mut self, settings: &Settings, key: &str) -> PathBuf {
         if let Some(said) = settings.said(key)
             && settings.text(key).is_empty()
         {

@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::key::Table;
 use crate::parse::Format;
 
+mod alerts;
+mod backup;
+mod dora;
 mod files;
 pub mod keys;
 mod later;
@@ -17,13 +20,18 @@ mod load;
 mod machine;
 pub mod print;
 mod problem;
+mod retention;
 mod settings;
 pub mod units;
 mod walk;
 
+pub use alerts::{Alerts, Email, ErrorsRule, Rule, RuleKind, Webhook};
+pub use backup::{Backup, Compression, Database, DatabaseKind, Part};
+pub use dora::{Dora, DoraKind, Mysql};
 pub use load::DEFAULT_PATH;
 pub use machine::Machine;
 pub use problem::{LoadError, Notice, Place, Problem, Problems};
+pub use retention::Retention;
 
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +44,14 @@ pub struct Config {
     pub files: Vec<FileSource>,
     /// `[socket]`
     pub socket: Socket,
+    /// `[dora]`
+    pub dora: Dora,
+    /// `[retention]`
+    pub retention: Retention,
+    /// `[backup]` and `[[backup.database]]`
+    pub backup: Backup,
+    /// `[alerts]` and `[[alerts.rule]]`
+    pub alerts: Alerts,
     /// Sections that are set, and whose work this release does not do. `run` and `check` say so.
     pub later: Vec<Notice>,
 }

@@ -65,8 +65,10 @@ pub fn default_toml() -> String {
                 comment(&mut text, &format!("{} = {}", key.name, shown(key)));
                 comment_indented(&mut text, key.help);
             }
-            text.push('\n');
-            text.push_str(SOURCES);
+            if section.name == "files" {
+                text.push('\n');
+                text.push_str(SOURCES);
+            }
             continue;
         }
         add(&mut text, format_args!("[{}]\n", section.name));
@@ -163,7 +165,7 @@ pub fn markdown() -> String {
                 ),
             );
         }
-        if section.repeated {
+        if section.name == "files" {
             text.push_str(&options_of_formats());
         }
     }

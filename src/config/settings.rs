@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keys::Key;
-use super::problem::Source;
+use super::problem::{Place, Source};
 use super::walk::{self, Entries, Located, Value};
 
 /// The name of the text that the defaults come from.
@@ -49,6 +49,10 @@ impl Settings {
         if let Some(Value::Integer(number)) = self.get(key) { *number } else { 0 }
     }
 
+    pub fn switch(&self, key: &str) -> bool {
+        matches!(self.get(key), Some(Value::Switch(true)))
+    }
+
     pub fn bytes(&self, key: &str) -> u64 {
         if let Some(Value::Bytes(bytes)) = self.get(key) { *bytes } else { 0 }
     }
@@ -59,6 +63,26 @@ impl Settings {
 
     pub fn texts(&self, key: &str) -> &[Located<String>] {
         if let Some(Value::Texts(texts)) = self.get(key) { texts } else { &[] }
+    }
+
+    /// A table of these keys under this one, over its defaults, and its place; `None` if nobody
+    /// said it.
+    pub fn table(&self, key: &str, keys: &[Key]) -> Option<(Self, &Place)> {
+        let said = self.said(key)?;
+        let Value::Table(entries) = &said.value else { return None };
+        Some((Self::new(keys, entries.clone()), &said.place))
+    }
+
+    /// A table of texts under any names, each with its place.
+    pub fn named(&self, key: &str) -> Vec<(&str, Located<&str>)> {
+        let Some(Value::Table(entries)) = self.get(key) else { return Vec::new() };
+        let mut texts = Vec::new();
+        for (name, one) in entries {
+            if let Value::Text(text) = &one.value {
+                texts.push((&**name, Located { value: &**text, place: one.place.clone() }));
+            }
+        }
+        texts
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) enum Value {
     Duration(Option<Duration>),
     Texts(Vec<Located<String>>),
     Table(Entries),
-    Anything,
+    Switch(bool),
     /// A value that has been told as a problem.
     Wrong,
 }
@@ -41,12 +41,12 @@ pub(super) type Entries = BTreeMap<String, Located<Value>>;
 pub(super) struct Document {
     /// Sections by name.
     pub sections: BTreeMap<&'static str, Located<Entries>>,
-    /// `[[files]]` in their order.
-    pub files: Vec<Located<Entries>>,
+    /// Those of which there may be several, in their order.
+    pub repeated: BTreeMap<&'static str, Vec<Located<Entries>>>,
 }
 
 impl Document {
-    /// Puts what a later file says over this, key by key; `[[files]]` are appended.
+    /// Puts what a later file says over this, key by key; repeated sections are appended.
     pub fn merge(&mut self, later: Self) {
         for (name, section) in later.sections {
             match self.sections.get_mut(name) {
@@ -56,7 +56,9 @@ impl Document {
                 }
             }
         }
-        self.files.extend(later.files);
+        for (name, sections) in later.repeated {
+            self.repeated.entry(name).or_default().extend(sections);
+        }
     }
 }
 
@@ -144,7 +146,7 @@ impl Walk<'_, '_> {
                     if let DeValue::Table(table) = item.get_ref() {
                         let entries = self.entries(section.name, section.keys, table);
                         let located = self.located(item.span().start, entries);
-                        self.document.files.push(located);
+                        self.document.repeated.entry(section.name).or_default().push(located);
                     } else {
                         let message = format!("write [[{}]] and its keys below", section.name);
                         self.problem(item.span().start, message);
@@ -188,7 +190,6 @@ impl Walk<'_, '_> {
             (Kind::Table(keys), DeValue::Table(table)) => {
                 Some(Value::Table(self.entries(&format!("{owner}.{}", key.name), keys, table)))
             }
-            (Kind::Anything, DeValue::Table(_) | DeValue::Array(_)) => Some(Value::Anything),
             (Kind::Options, DeValue::Table(table)) => Some(self.options(table)),
             (Kind::Texts, DeValue::Array(items)) => {
                 let mut texts = Vec::new();
@@ -286,6 +287,7 @@ fn scalar(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
             }
             Err(wrong(number.to_string()))
         }
+        (Kind::Switch, DeValue::Boolean(on)) => Ok(Value::Switch(*on)),
         (Kind::Bytes(min, max), _) => {
             let bytes = match value {
                 DeValue::String(text) => units::bytes(text)?,
