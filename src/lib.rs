@@ -30,6 +30,7 @@ pub mod daemon;
 pub mod telemetry;
 
 // what looks at stored rows
+pub mod dora;
 pub mod maintain;
 pub mod query;
 

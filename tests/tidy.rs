@@ -39,8 +39,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("worker", &["config", "parse", "sources", "stores"]),
     ("tracker", &["config", "parse", "state", "stores"]),
     ("query", &["config", "parse", "stores"]),
+    // `impact` and `trace` look at logs beside their own tables
+    ("dora", &["config", "parse", "stores", "query"]),
     // `audit --deep` frames the bytes of files and spool as the worker does, to see the same keys
-    ("maintain", &["config", "parse", "state", "spool", "sources", "stores", "worker", "query"]),
+    (
+        "maintain",
+        &["config", "parse", "state", "spool", "sources", "stores", "worker", "query", "dora"],
+    ),
     ("telemetry", &["config"]),
     (
         "daemon",
@@ -68,6 +73,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "worker",
             "tracker",
             "query",
+            "dora",
             "maintain",
             "telemetry",
             "daemon",

@@ -6,6 +6,7 @@ pub mod cassandra;
 pub mod chaos;
 pub mod client;
 pub mod ledger;
+pub mod mariadb;
 pub mod rows;
 pub mod site;
 

@@ -1,0 +1,167 @@
+//! What is known of deliveries: phases of cycles, deployments with their changes, incidents.
+
+use serde_json::{Map, Value};
+
+/// One phase of a cycle, as it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Phase {
+    /// The cycle that it belongs to, 1 to 100 bytes.
+    pub cycle_id: String,
+    /// The feature that the cycle is for, 1 to 100 bytes.
+    pub feature_id: String,
+    /// Which phase.
+    pub name: PhaseName,
+    /// How it ended.
+    pub decision: Decision,
+    /// How long it took, in hundredths of a second: DECIMAL(10,2) of seconds.
+    pub duration_cs: i64,
+    /// Further facts; `service`, `team` and `request_id` are read by the report and by `trace`.
+    pub metadata: Map<String, Value>,
+    /// When it ended, wall clock in milliseconds. With cycle and name it is the key.
+    pub created_ms: i64,
+}
+
+/// `phase_name`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PhaseName {
+    /// `planning`
+    Planning,
+    /// `testing`
+    Testing,
+    /// `deployment`
+    Deployment,
+    /// `maintenance`
+    Maintenance,
+}
+
+/// `decision`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// `go`
+    Go,
+    /// `no-go`
+    NoGo,
+    /// `review`
+    Review,
+    /// `blocked`
+    Blocked,
+    /// `success`
+    Success,
+    /// `failed`
+    Failed,
+}
+
+/// One deployment to production.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployment {
+    /// Its name, unique: from the caller, or a random uuid.
+    pub id: String,
+    /// The cycle that it ends, if any: that cycle's `deployment` phase is then not counted again.
+    pub cycle_id: Option<String>,
+    /// What was deployed; empty if nobody said.
+    pub service: String,
+    /// Whose it is; empty if nobody said.
+    pub team: String,
+    /// Version or commit; empty if nobody said.
+    pub version: String,
+    /// When it was in production, in milliseconds.
+    pub deployed_ms: i64,
+    /// Whether it could be made at all.
+    pub succeeded: bool,
+    /// It was not planned: made to mend what users saw.
+    pub rework: bool,
+    /// What it brought.
+    pub changes: Vec<Change>,
+    /// Further facts.
+    pub metadata: Map<String, Value>,
+}
+
+/// One change that a deployment brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Commit, or any other name.
+    pub id: String,
+    /// When it was committed, in milliseconds.
+    pub committed_ms: i64,
+}
+
+/// Something that users saw go wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incident {
+    /// Its name, unique.
+    pub id: String,
+    /// The service; empty if nobody said.
+    pub service: String,
+    /// Whose it is; empty if nobody said.
+    pub team: String,
+    /// The deployment that caused it, if one did.
+    pub deployment: Option<String>,
+    /// One sentence.
+    pub summary: String,
+    /// When it began, in milliseconds.
+    pub opened_ms: i64,
+    /// When service was restored, in milliseconds.
+    pub closed_ms: Option<i64>,
+    /// Further facts.
+    pub metadata: Map<String, Value>,
+}
+
+/// What is asked of the store: events from `since_ms` (included) to `until_ms` (excluded).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// First moment, in milliseconds.
+    pub since_ms: i64,
+    /// First moment after it, in milliseconds.
+    pub until_ms: i64,
+    /// This service only.
+    pub service: Option<String>,
+    /// This team only.
+    pub team: Option<String>,
+}
+
+impl PhaseName {
+    /// All of them, in the order of a cycle.
+    pub const ALL: [Self; 4] = [Self::Planning, Self::Testing, Self::Deployment, Self::Maintenance];
+
+    /// As it is written everywhere.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Planning => "planning",
+            Self::Testing => "testing",
+            Self::Deployment => "deployment",
+            Self::Maintenance => "maintenance",
+        }
+    }
+
+    /// From its word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.word() == word)
+    }
+}
+
+impl Decision {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Go, Self::NoGo, Self::Review, Self::Blocked, Self::Success, Self::Failed];
+
+    /// As it is written everywhere.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Go => "go",
+            Self::NoGo => "no-go",
+            Self::Review => "review",
+            Self::Blocked => "blocked",
+            Self::Success => "success",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// From its word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.word() == word)
+    }
+}

@@ -1,0 +1,89 @@
+//! Delivery metrics: what happened on the way to production, and what it says. Layer 1: never
+//! mixed with logs, and kept for ever.
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub mod events;
+
+use events::{Deployment, Incident, Phase, Window};
+
+/// What a store answers, later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DoraError>> + Send + 'a>>;
+
+/// Why the database of the metrics did not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DoraError {
+    /// It does not answer, or its file cannot be used.
+    #[error("the DORA database {place} cannot be reached: {detail}")]
+    Unreachable {
+        /// Address or path.
+        place: String,
+        /// The driver's words.
+        detail: String,
+    },
+    /// Its tables are missing or older.
+    #[error("the DORA database {place}: {detail}; run `bitacora schema apply`")]
+    Schema {
+        /// Address or path.
+        place: String,
+        /// What was found.
+        detail: String,
+    },
+    /// Its tables were made by a newer program.
+    #[error(
+        "the DORA database {place} has schema version {found}, this program knows {known}; \
+         install a newer bitacora"
+    )]
+    Newer {
+        /// Address or path.
+        place: String,
+        /// Version found.
+        found: u32,
+        /// Newest version that this program knows.
+        known: u32,
+    },
+    /// It refuses what was asked.
+    #[error("the DORA database {place} refuses: {detail}")]
+    Refused {
+        /// Address or path.
+        place: String,
+        /// The driver's words.
+        detail: String,
+    },
+    /// What is to be written cannot be.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Where delivery events are kept. Writes are idempotent by the event's key.
+pub trait DoraStore: Send + Sync {
+    /// Adds phases; answers for each whether it is new.
+    fn add_phases<'a>(&'a self, phases: &'a [Phase]) -> Answer<'a, Vec<bool>>;
+
+    /// Phases that ended within the window, oldest first. A phase is of the service and team that
+    /// its metadata names.
+    fn phases<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Phase>>;
+
+    /// All phases of a cycle, oldest first.
+    fn cycle<'a>(&'a self, cycle_id: &'a str) -> Answer<'a, Vec<Phase>>;
+
+    /// Adds a deployment; `false` if one of this name is there, which stays as it is.
+    fn add_deployment<'a>(&'a self, deployment: &'a Deployment) -> Answer<'a, bool>;
+
+    /// Deployments within the window, oldest first.
+    fn deployments<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Deployment>>;
+
+    /// One deployment.
+    fn deployment<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Deployment>>;
+
+    /// Adds an incident; `false` if one of this name is there, which stays as it is.
+    fn open_incident<'a>(&'a self, incident: &'a Incident) -> Answer<'a, bool>;
+
+    /// Says when service was restored; `false` if there is no such incident, or it is closed.
+    fn close_incident<'a>(&'a self, id: &'a str, closed_ms: i64) -> Answer<'a, bool>;
+
+    /// Incidents that were opened within the window, or are named by a deployment in it, oldest
+    /// first.
+    fn incidents<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Incident>>;
+}
