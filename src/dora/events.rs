@@ -1,5 +1,7 @@
 //! What is known of deliveries: phases of cycles, deployments with their changes, incidents.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 /// One phase of a cycle, as it ended.
@@ -146,6 +148,64 @@ pub struct Window {
     pub service: Option<String>,
     /// This team only.
     pub team: Option<String>,
+}
+
+/// The last moment of the year 9999: all that any of the databases can say comes before it.
+pub const LAST_MS: i64 = 253_402_300_799_999;
+
+/// When the first phase of a cycle began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CycleStart {
+    /// The cycle.
+    pub cycle_id: String,
+    /// When its first phase began, in milliseconds.
+    pub started_ms: i64,
+}
+
+/// When the first deployment of a service and team was declared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct First {
+    /// The service; empty if nobody said.
+    pub service: String,
+    /// Whose it is; empty if nobody said.
+    pub team: String,
+    /// It was a [`Deployment`], which lists its changes; else the phase of a cycle.
+    pub explicit: bool,
+    /// When, in milliseconds.
+    pub at_ms: i64,
+}
+
+/// The first of these deployments and `deployment` phases, by service, team and kind.
+#[must_use]
+pub fn firsts(deployments: &[Deployment], phases: &[Phase]) -> Vec<First> {
+    let explicit = deployments
+        .iter()
+        .map(|one| ((one.service.clone(), one.team.clone(), true), one.deployed_ms));
+    let of_cycles = phases
+        .iter()
+        .map(|one| ((one.text("service").into(), one.text("team").into(), false), one.created_ms));
+    let mut first: BTreeMap<(String, String, bool), i64> = BTreeMap::new();
+    for (key, at_ms) in explicit.chain(of_cycles) {
+        first.entry(key).and_modify(|known| *known = at_ms.min(*known)).or_insert(at_ms);
+    }
+    first
+        .into_iter()
+        .map(|((service, team, explicit), at_ms)| First { service, team, explicit, at_ms })
+        .collect()
+}
+
+impl Phase {
+    /// When it began, in milliseconds.
+    #[must_use]
+    pub const fn started_ms(&self) -> i64 {
+        self.created_ms.saturating_sub(self.duration_cs.saturating_mul(10))
+    }
+
+    /// A text of its metadata; empty if there is none.
+    #[must_use]
+    pub fn text(&self, key: &str) -> &str {
+        self.metadata.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
 }
 
 impl PhaseName {
