@@ -162,36 +162,46 @@ pub struct CycleStart {
     pub started_ms: i64,
 }
 
-/// When the first deployment of a service and team was declared.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct First {
-    /// The service; empty if nobody said.
-    pub service: String,
-    /// Whose it is; empty if nobody said.
-    pub team: String,
-    /// It was a [`Deployment`], which lists its changes; else the phase of a cycle.
-    pub explicit: bool,
-    /// When, in milliseconds.
-    pub at_ms: i64,
+/// Where the metrics begin: nothing that was before says anything of how a team works.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// When the first deployment was declared, by itself or as the phase of a cycle, in
+    /// milliseconds.
+    pub first_ms: Option<i64>,
+    /// When the first [`Deployment`] of each service was declared. Its changes are those that
+    /// gathered before anybody counted.
+    pub services: BTreeMap<String, i64>,
 }
 
-/// The first of these deployments and `deployment` phases, by service, team and kind.
-#[must_use]
-pub fn firsts(deployments: &[Deployment], phases: &[Phase]) -> Vec<First> {
-    let explicit = deployments
-        .iter()
-        .map(|one| ((one.service.clone(), one.team.clone(), true), one.deployed_ms));
-    let of_cycles = phases
-        .iter()
-        .map(|one| ((one.text("service").into(), one.text("team").into(), false), one.created_ms));
-    let mut first: BTreeMap<(String, String, bool), i64> = BTreeMap::new();
-    for (key, at_ms) in explicit.chain(of_cycles) {
-        first.entry(key).and_modify(|known| *known = at_ms.min(*known)).or_insert(at_ms);
+impl Starts {
+    /// From all deployments and all phases of name `deployment` that ended with success or
+    /// failure; `first_ms` for the service and team of the window.
+    #[must_use]
+    pub fn of(deployments: &[Deployment], phases: &[Phase], window: &Window) -> Self {
+        let mut services = BTreeMap::new();
+        for one in deployments {
+            let first = services.entry(one.service.clone()).or_insert(one.deployed_ms);
+            *first = one.deployed_ms.min(*first);
+        }
+        let explicit = deployments
+            .iter()
+            .filter(|one| window.is_of(&one.service, &one.team))
+            .map(|one| one.deployed_ms);
+        let of_cycles = phases
+            .iter()
+            .filter(|one| window.is_of(one.text("service"), one.text("team")))
+            .map(|one| one.created_ms);
+        Self { first_ms: explicit.chain(of_cycles).min(), services }
     }
-    first
-        .into_iter()
-        .map(|((service, team, explicit), at_ms)| First { service, team, explicit, at_ms })
-        .collect()
+}
+
+impl Window {
+    /// Whether it asks for this service and team.
+    #[must_use]
+    pub fn is_of(&self, service: &str, team: &str) -> bool {
+        self.service.as_ref().is_none_or(|one| one == service)
+            && self.team.as_ref().is_none_or(|one| one == team)
+    }
 }
 
 impl Phase {

@@ -40,7 +40,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dora::events::{Decision, Incident, PhaseName, firsts};
+use crate::dora::events::{Decision, Incident, PhaseName};
 use crate::dora::explain::explain;
 use crate::dora::history::Scope;
 use crate::dora::memory::{DAY, HOUR, MINUTE, Memory, change, deployment, incident, phase};
@@ -372,7 +372,7 @@ proptest! {
             prop_assert!(figure.value.is_none_or(|value| value.is_finite() && value >= 0.0));
             prop_assert!(figure.of.is_none_or(|of| figure.events <= of));
         }
-        let firsts = firsts(&memory.deployments, &[]);
-        prop_assert_eq!(report.starts_ms, firsts.iter().map(|first| first.at_ms).min());
+        let first_ms = memory.deployments.iter().map(|one| one.deployed_ms).min();
+        prop_assert_eq!(report.starts_ms, first_ms);
     }
 }

@@ -18,6 +18,9 @@ pub const WEEKS_MIN: usize = 4;
 /// Older weeks say little of how a team works today.
 pub const WEEKS_MAX: usize = 52;
 
+/// Days of history that are read: a year to draw from, and a year to test on.
+pub const HISTORY_DAYS: u32 = 728;
+
 /// Changes that the lead time is drawn from: the newest ones.
 const CHANGES_MAX: usize = 300;
 

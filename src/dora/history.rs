@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::events::{Change, Deployment, First, Incident, Phase, Window};
+use super::events::{Change, Decision, Deployment, Incident, Phase, Starts, Window};
 use super::{DoraError, DoraStore};
 
 /// A deployment and the phase of the cycle that it ends may stand on both sides of a border.
@@ -31,6 +31,7 @@ pub struct Period {
 
 /// One deployment to production, whoever declared it.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Delivery {
     /// The deployment's name, or the cycle's.
     pub id: String,
@@ -65,11 +66,14 @@ pub struct History {
     pub stray_incidents: Vec<Incident>,
 }
 
-impl Scope {
-    fn has(&self, service: &str, team: &str) -> bool {
-        self.service.as_ref().is_none_or(|one| one == service)
-            && self.team.as_ref().is_none_or(|one| one == team)
-    }
+/// What the store tells of a window, and of some time around it.
+struct Told {
+    deployments: Vec<Deployment>,
+    phases: Vec<Phase>,
+    incidents: Vec<Incident>,
+    starts: Starts,
+    /// When cycles began.
+    began: HashMap<String, i64>,
 }
 
 impl Period {
@@ -131,54 +135,45 @@ impl History {
         let deployments = store.deployments(&wider).await?;
         let phases = store.deployment_phases(&window).await?;
         // an incident need not say the service of the deployment that it names
-        let any = Window { service: None, team: None, ..window };
+        let any = Window { service: None, team: None, ..window.clone() };
         let incidents = store.incidents(&any).await?;
-        let firsts = store.firsts().await?;
+        let starts = store.starts(&window).await?;
         let mut cycles: Vec<String> = phases.iter().map(|phase| phase.cycle_id.clone()).collect();
         let bare = deployments.iter().filter(|one| one.changes.is_empty());
         cycles.extend(bare.filter_map(|one| one.cycle_id.clone()));
         cycles.sort_unstable();
         cycles.dedup();
-        let starts = store.cycle_starts(&cycles).await?;
-        let starts: HashMap<String, i64> =
-            starts.into_iter().map(|one| (one.cycle_id, one.started_ms)).collect();
-        let period = Period { since_ms, until_ms };
-        Ok(Self::new(period, scope, deployments, &phases, incidents, &firsts, &starts))
+        let began = store.cycle_starts(&cycles).await?;
+        let began: HashMap<String, i64> =
+            began.into_iter().map(|one| (one.cycle_id, one.started_ms)).collect();
+        let told = Told { deployments, phases, incidents, starts, began };
+        Ok(Self::new(&window, told))
     }
 
-    /// From events. `starts` says when cycles began.
-    #[must_use]
-    pub fn new(
-        period: Period,
-        scope: &Scope,
-        deployments: Vec<Deployment>,
-        phases: &[Phase],
-        incidents: Vec<Incident>,
-        firsts: &[First],
-        starts: &HashMap<String, i64>,
-    ) -> Self {
+    /// From events.
+    fn new(window: &Window, told: Told) -> Self {
+        let Told { deployments, phases, incidents, starts, began } = told;
+        let period = Period { since_ms: window.since_ms, until_ms: window.until_ms };
         let named: HashSet<String> =
             deployments.iter().filter_map(|one| one.cycle_id.clone()).collect();
-        let first_of = first_explicit(firsts);
         let mut deliveries: Vec<Delivery> = deployments
             .into_iter()
             .filter(|one| period.has(one.deployed_ms))
-            .map(|one| explicit(one, starts, &first_of))
+            .map(|one| explicit(one, &began, &starts.services))
             .collect();
         let unnamed = phases.iter().filter(|phase| !named.contains(&phase.cycle_id));
         let within = unnamed.filter(|phase| period.has(phase.created_ms));
-        deliveries.extend(within.map(|phase| of_cycle(phase, starts)));
+        deliveries.extend(within.map(|phase| of_cycle(phase, &began)));
         deliveries.sort_by(|a, b| (a.at_ms, &a.id, a.explicit).cmp(&(b.at_ms, &b.id, b.explicit)));
-        let mut history = Self { deliveries, starts_ms: None, stray_incidents: Vec::new() };
-        history.attach(incidents, scope);
-        let in_scope = firsts.iter().filter(|first| scope.has(&first.service, &first.team));
-        history.starts_ms = in_scope.map(|first| first.at_ms).min();
+        let starts_ms = starts.first_ms;
+        let mut history = Self { deliveries, starts_ms, stray_incidents: Vec::new() };
+        history.attach(incidents, window);
         history
     }
 
     /// Gives each incident to the one delivery that it names. A cycle that was deployed several
     /// times is meant as it stood when the incident was opened.
-    fn attach(&mut self, mut incidents: Vec<Incident>, scope: &Scope) {
+    fn attach(&mut self, mut incidents: Vec<Incident>, window: &Window) {
         incidents.sort_by(|a, b| (a.opened_ms, &a.id).cmp(&(b.opened_ms, &b.id)));
         let mut places: HashMap<String, Vec<usize>> = HashMap::new();
         for (place, delivery) in self.deliveries.iter().enumerate() {
@@ -195,7 +190,7 @@ impl History {
             });
             match place.and_then(|place| self.deliveries.get_mut(*place)) {
                 Some(delivery) => delivery.incidents.push(incident),
-                None if scope.has(&incident.service, &incident.team) => {
+                None if window.is_of(&incident.service, &incident.team) => {
                     self.stray_incidents.push(incident);
                 }
                 None => {}
@@ -204,20 +199,10 @@ impl History {
     }
 }
 
-/// When the first deployment of each service was declared.
-fn first_explicit(firsts: &[First]) -> BTreeMap<&str, i64> {
-    let mut first_of: BTreeMap<&str, i64> = BTreeMap::new();
-    for first in firsts.iter().filter(|first| first.explicit) {
-        let known = first_of.entry(&first.service).or_insert(first.at_ms);
-        *known = first.at_ms.min(*known);
-    }
-    first_of
-}
-
 fn explicit(
     one: Deployment,
     starts: &HashMap<String, i64>,
-    first_of: &BTreeMap<&str, i64>,
+    first_of: &BTreeMap<String, i64>,
 ) -> Delivery {
     let started = one.cycle_id.as_ref().and_then(|id| starts.get(id).map(|ms| (id.clone(), *ms)));
     let mut changes = one.changes;
@@ -226,7 +211,7 @@ fn explicit(
     if by_cycle {
         changes.extend(started.map(|(id, committed_ms)| Change { id, committed_ms }));
     }
-    let first = !by_cycle && first_of.get(one.service.as_str()) == Some(&one.deployed_ms);
+    let first = !by_cycle && first_of.get(&one.service) == Some(&one.deployed_ms);
     Delivery {
         id: one.id,
         explicit: true,
@@ -256,7 +241,7 @@ fn of_cycle(phase: &Phase, starts: &HashMap<String, i64>) -> Delivery {
         service: phase.text("service").to_owned(),
         team: phase.text("team").to_owned(),
         at_ms: phase.created_ms,
-        succeeded: phase.decision == super::events::Decision::Success,
+        succeeded: phase.decision == Decision::Success,
         rework,
         incidents: Vec::new(),
         first: false,

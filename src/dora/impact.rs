@@ -182,11 +182,8 @@ async fn side(
         hosts: question.hosts.clone(),
         ..Filter::default()
     };
-    let counts = if since_ms < until_ms {
-        reader.counts(since_ms, until_ms).await?
-    } else {
-        Vec::new()
-    };
+    let counts =
+        if since_ms < until_ms { reader.counts(since_ms, until_ms).await? } else { Vec::new() };
     let (mut errors, mut all, mut server_errors, mut answers) = (0, 0, 0, 0);
     let mut errors_by_source: BTreeMap<String, u64> = BTreeMap::new();
     for (key, rows) in counts.iter().filter(|(key, _)| wanted(&filter, key)) {

@@ -31,9 +31,10 @@ pub mod impact;
 pub(crate) mod memory;
 pub mod pdca;
 pub mod report;
+mod report_sql;
 pub mod risk;
 
-use events::{CycleStart, Decision, Deployment, First, Incident, Pdca, Phase, PhaseName, Window};
+use events::{CycleStart, Decision, Deployment, Incident, Pdca, Phase, PhaseName, Starts, Window};
 
 /// What a store answers, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DoraError>> + Send + 'a>>;
@@ -129,13 +130,13 @@ pub trait DoraStore: Send + Sync {
         })
     }
 
-    /// When the first deployment of each service and team was declared: where the metrics begin.
-    fn firsts(&self) -> Answer<'_, Vec<First>> {
+    /// Where the metrics of the window's service and team begin; its times do not matter.
+    fn starts<'a>(&'a self, window: &'a Window) -> Answer<'a, Starts> {
         Box::pin(async move {
             let all = Window { since_ms: 0, until_ms: events::LAST_MS, service: None, team: None };
             let deployments = self.deployments(&all).await?;
             let phases = self.deployment_phases(&all).await?;
-            Ok(events::firsts(&deployments, &phases))
+            Ok(Starts::of(&deployments, &phases, window))
         })
     }
 

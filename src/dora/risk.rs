@@ -116,7 +116,7 @@ pub fn risk(history: &History, next: Next) -> Result<Risk, Refused> {
     let base_rate = base_rate(&labels);
     let mut weights = [0.0; FEATURES];
     learn(&mut weights, &rows, &labels, STEPS_FIRST * 2);
-    let features = features(known, next.at_ms, changes);
+    let features = within(features(known, next.at_ms, changes), &rows);
     let model = probability(&weights, &features);
     let probability = if test.better { shrunk(model, base_rate, believed) } else { base_rate };
     let adds = weights.iter().zip(&features).map(|(weight, feature)| weight * feature);
@@ -174,6 +174,19 @@ fn features(before: &[&Delivery], at_ms: i64, changes: usize) -> Features {
         2.0 * ((failed + 2.0 * base) / (count + 2.0) - base),
         pause_h.max(0.0).ln_1p() / 4.0,
     ]
+}
+
+/// What the history has never seen is reckoned as the furthest that it has: a line that was drawn
+/// through what was says nothing of what lies far beyond.
+fn within(mut features: Features, rows: &[Features]) -> Features {
+    for (place, feature) in features.iter_mut().enumerate() {
+        let seen = || rows.iter().skip(1).filter_map(|row| row.get(place)).copied();
+        let (low, high) = (seen().fold(f64::INFINITY, f64::min), seen().fold(f64::MIN, f64::max));
+        if low <= high {
+            *feature = feature.clamp(low, high);
+        }
+    }
+    features
 }
 
 fn rows(known: &[&Delivery]) -> Vec<Features> {
