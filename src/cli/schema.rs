@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::exit;
-use crate::config::{Cassandra, Config, Machine, StoreKind};
+use crate::config::{Cassandra, Config, Lifetimes, Machine, StoreKind};
 use crate::stores::cassandra::report::{self, Report, Weight};
 use crate::stores::cassandra::schema::{self, Step};
 
@@ -82,7 +82,12 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
                 .enable_all()
                 .build()
                 .context("cannot start")?;
-            let answer = ask(args.action, &config.store.cassandra, &config.daemon.host);
+            let answer = ask(
+                args.action,
+                &config.store.cassandra,
+                &config.store.lifetimes,
+                &config.daemon.host,
+            );
             let answer = runtime.block_on(answer)?;
             answer.tell(args.action.json(), &config.store.cassandra, &mut output)
         }
@@ -108,7 +113,12 @@ enum Answer {
     Checked(Report),
 }
 
-async fn ask(action: Action, config: &Cassandra, host: &str) -> anyhow::Result<Answer> {
+async fn ask(
+    action: Action,
+    config: &Cassandra,
+    lifetimes: &Lifetimes,
+    host: &str,
+) -> anyhow::Result<Answer> {
     Ok(match action {
         Action::Plan { .. } | Action::Apply { dry_run: true, .. } => {
             Answer::Planned(schema::plan(config).await?)
@@ -117,7 +127,7 @@ async fn ask(action: Action, config: &Cassandra, host: &str) -> anyhow::Result<A
             let now_ms = jiff::Timestamp::now().as_millisecond();
             Answer::Applied(schema::apply(config, host, now_ms).await?)
         }
-        Action::Check { .. } => Answer::Checked(report::check(config).await?),
+        Action::Check { .. } => Answer::Checked(report::check(config, lifetimes).await?),
     })
 }
 

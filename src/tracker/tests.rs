@@ -1,6 +1,7 @@
 //! The tracker, driven by hand.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crc_fast::{CrcAlgorithm::Crc64Xz, checksum};
 use proptest::prelude::*;
@@ -37,7 +38,7 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
 }
 
 fn opened() -> Tracker {
-    let mut tracker = Tracker::new(Some(90));
+    let mut tracker = Tracker::new(Lifetimes::all(Some(Duration::from_secs(90))));
     tracker.open(ORIGIN, 0, None, TABLE, "nginx/access");
     tracker
 }
@@ -158,7 +159,7 @@ fn the_last_span_of_the_run_before_is_closed_when_its_origin_first_moves() {
     let last = tracker.due(0).remove(0);
     assert!(!last.closed);
 
-    let mut tracker = Tracker::new(None);
+    let mut tracker = Tracker::new(Lifetimes::default());
     tracker.open(ORIGIN, 10, Some(last.clone()), TABLE, "nginx/access");
     assert!(tracker.rest(0).is_empty(), "it has not moved");
     tracker.piece(piece(1, 10, 5, 0), 1_000_000);
@@ -201,7 +202,7 @@ fn a_span_is_closed_when_it_is_full_or_old_or_of_another_source() {
 
 #[test]
 fn many_origins_share_the_writes_of_a_second_and_none_waits_for_ever() {
-    let mut tracker = Tracker::new(None);
+    let mut tracker = Tracker::new(Lifetimes::default());
     for origin in 0..1200 {
         tracker.open(origin, 0, None, TABLE, "app");
         tracker.piece(Piece { origin, ..piece(0, 0, 1, 0) }, 0);
