@@ -40,7 +40,7 @@ fn date<S: Serializer>(day: &i32, serializer: S) -> Result<S::Ok, S::Error> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expired {
     days: BTreeMap<i32, i64>,
-    parts: BTreeMap<i32, Vec<(Table, String, i64)>>,
+    parts: BTreeMap<(i32, Table), BTreeMap<String, i64>>,
 }
 
 /// For [`Expired::has`]: rows that are being written.
@@ -61,11 +61,11 @@ impl Expired {
     #[must_use]
     pub fn has(&self, day: i32, table: Table, source: &str, written_ms: i64) -> bool {
         self.days.get(&day).is_some_and(|dropped_ms| covers(day, *dropped_ms, written_ms))
-            || self.parts.get(&day).is_some_and(|parts| {
-                parts.iter().any(|(of, name, dropped_ms)| {
-                    *of == table && name == source && covers(day, *dropped_ms, written_ms)
-                })
-            })
+            || self
+                .parts
+                .get(&(day, table))
+                .and_then(|sources| sources.get(source))
+                .is_some_and(|dropped_ms| covers(day, *dropped_ms, written_ms))
     }
 
     /// How many of the rows that a span counts have.
@@ -74,9 +74,18 @@ impl Expired {
         if self.days.is_empty() && self.parts.is_empty() {
             return 0;
         }
-        let gone = |minute: i64| {
+        // minutes are in order, and most spans are of one day
+        let mut last = None;
+        let mut gone = |minute: i64| {
             let day = day_of(minute.saturating_mul(60_000));
-            self.has(day, span.table, &span.source, span.last_write_ms)
+            match last {
+                Some((known, gone)) if known == day => gone,
+                _ => {
+                    let gone = self.has(day, span.table, &span.source, span.last_write_ms);
+                    last = Some((day, gone));
+                    gone
+                }
+            }
         };
         span.minutes.iter().filter(|((minute, _), _)| gone(*minute)).map(|(_, rows)| rows).sum()
     }
@@ -89,8 +98,8 @@ impl<'a> FromIterator<&'a Tombstone> for Expired {
             match part {
                 None => drop(expired.days.insert(*day, *dropped_ms)),
                 Some((table, source)) => {
-                    let parts = expired.parts.entry(*day).or_default();
-                    parts.push((*table, source.clone(), *dropped_ms));
+                    let sources = expired.parts.entry((*day, *table)).or_default();
+                    sources.insert(source.clone(), *dropped_ms);
                 }
             }
         }

@@ -78,6 +78,23 @@ fn a_piece_that_is_not_acknowledged_holds_those_behind_it() {
 }
 
 #[test]
+fn spans_say_how_long_the_rows_of_their_table_and_source_live() {
+    let mut lifetimes = Lifetimes::all(Some(Duration::from_secs(90)));
+    lifetimes.sources.insert("short".to_owned(), Duration::from_secs(7));
+    lifetimes.application = None;
+    let mut tracker = Tracker::new(lifetimes);
+    tracker.open(ORIGIN, 0, None, TABLE, "short");
+    tracker.context(ORIGIN, 10, TABLE, "other");
+    tracker.context(ORIGIN, 20, Table::Application, "other");
+    tracker.context(ORIGIN, 30, Table::Application, "short");
+    for (id, start) in [(1, 0), (2, 10), (3, 20), (4, 30)] {
+        tracker.piece(piece(id, start, 10, 0), 0);
+    }
+    let lives: Vec<_> = drain(&mut tracker, 5000).into_values().map(|span| span.ttl_s).collect();
+    assert_eq!(lives, [Some(7), Some(90), None, Some(7)]);
+}
+
+#[test]
 fn acknowledgements_may_come_before_their_piece() {
     let mut tracker = opened();
     tracker.acked(&[1], &[not_row(Reason::Expired, 3)], 100);

@@ -15,6 +15,7 @@ mod sqlite;
 mod tidy;
 mod verified;
 
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
@@ -170,7 +171,14 @@ impl Report {
 pub fn lock(state_dir: &Path) -> Result<DirLock, LockError> {
     let dir = state_dir.join("retention");
     durable::create_dir(&dir).map_err(|source| LockError::Io { dir: dir.clone(), source })?;
-    durable::lock_dir(&dir)
+    let lock = durable::lock_dir(&dir)?;
+    // made by root, it is the daemon's user's all the same, whose timer comes next
+    if let Ok(owner) = std::fs::metadata(state_dir) {
+        for path in [dir.join("lock"), dir] {
+            let _ = chown(path, Some(owner.uid()), Some(owner.gid()));
+        }
+    }
+    Ok(lock)
 }
 
 /// What a run works with.

@@ -29,6 +29,7 @@ pub(super) struct Statements {
     drop_stats: PreparedStatement,
     drop_infrastructure: PreparedStatement,
     drop_application: PreparedStatement,
+    span_stamps: PreparedStatement,
     put_span: PreparedStatement,
     drop_spans: PreparedStatement,
 }
@@ -77,6 +78,10 @@ impl Statements {
             "DELETE FROM {keyspace}.spans USING TIMESTAMP ? \
              WHERE origin = ? AND start_bytes > ? AND start_bytes < ?"
         );
+        let stamps = format!(
+            "SELECT writetime(end_bytes) FROM {keyspace}.spans \
+             WHERE origin = ? AND start_bytes >= ? AND start_bytes < ?"
+        );
         Ok(Self {
             tombstones: prepare_read(session, tombstones).await?,
             put_tombstone: prepare(session, put).await?,
@@ -85,6 +90,7 @@ impl Statements {
                 .await?,
             drop_infrastructure: prepare(session, rows(Table::Infrastructure)).await?,
             drop_application: prepare(session, rows(Table::Application)).await?,
+            span_stamps: prepare_read(session, stamps).await?,
             put_span: prepare(session, put_text(keyspace)).await?,
             drop_spans: prepare(session, spans).await?,
         })
@@ -253,6 +259,16 @@ async fn replace(link: &Link, span: &crate::ledger::Span, stamp: i64) -> Result<
     batch.append_statement(link.expire.drop_spans.clone());
     batch.append_statement(link.expire.put_span.clone());
     let (start, end) = (span.start_bytes.cast_signed(), span.end_bytes.cast_signed());
+    // stamps of a clock that was wrong may lie ahead, and ours must be the latest
+    let stamps: Vec<(Option<i64>,)> = all_rows(
+        &link.session,
+        &link.expire.span_stamps,
+        (span.origin, start, end),
+        PagingState::start(),
+    )
+    .await?;
+    let newest = stamps.into_iter().filter_map(|(stamp,)| stamp).max().unwrap_or(0);
+    let stamp = stamp.max(newest.saturating_add(1));
     let values = ((stamp, span.origin, start, end), SpanValues::new(span, stamp));
     let started = Instant::now();
     let done = link.session.batch(&batch, values).await;

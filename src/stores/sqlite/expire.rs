@@ -282,15 +282,20 @@ pub fn merge_spans(dir: &Path, merged: &[Merged], stamp: i64) -> Result<(), Stor
     index::change(dir, |connection| {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         for Merged { span, .. } in merged {
+            let (start, end) = (span.start_bytes.cast_signed(), span.end_bytes.cast_signed());
+            // stamps of a clock that was wrong may lie ahead, and ours must be the latest
+            let written: Option<i64> = connection
+                .prepare_cached(
+                    "SELECT max(written) FROM spans \
+                     WHERE origin = ? AND start_bytes >= ? AND start_bytes < ?",
+                )?
+                .query_row([span.origin, start, end], |row| row.get(0))?;
+            let stamp = stamp.max(written.unwrap_or(0).saturating_add(1));
             connection
                 .prepare_cached(
                     "DELETE FROM spans WHERE origin = ? AND start_bytes > ? AND start_bytes < ?",
                 )?
-                .execute(params![
-                    span.origin,
-                    span.start_bytes.cast_signed(),
-                    span.end_bytes.cast_signed()
-                ])?;
+                .execute([span.origin, start, end])?;
             index::put_span(connection, span, stamp)?;
         }
         connection.execute_batch("COMMIT")
