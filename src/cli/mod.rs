@@ -10,6 +10,7 @@ use crate::config::{Config, Machine};
 use crate::stores::open;
 
 pub mod audit;
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod dead_letters;
@@ -19,6 +20,7 @@ pub mod man;
 mod pager;
 pub mod parse;
 pub mod reload;
+pub mod restore;
 pub mod run;
 pub mod schema;
 pub mod send;
@@ -97,6 +99,10 @@ pub enum Command {
     Schema(schema::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters(dead_letters::Args),
+    /// Make backups, verify them, and end old ones
+    Backup(backup::Args),
+    /// Bring a backup back, or drill that
+    Restore(restore::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual
@@ -122,6 +128,8 @@ impl Cli {
             Command::Audit(args) => audit::run(args, &self.config, output),
             Command::State(args) => state::run(args, &self.config, output),
             Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),
+            Command::Backup(args) => backup::run(args, &self.config, output),
+            Command::Restore(args) => restore::run(args, &self.config, output),
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),
