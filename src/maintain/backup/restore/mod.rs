@@ -69,8 +69,8 @@ pub fn restore(
     let reader = ArchiveReader::open(&asked.archive.path)?;
     trusted(asked, &reader)?;
     let parts = chosen(asked, &reader)?;
-    let scratch_dir = asked.to.unwrap_or(&asked.config.backup.dir);
-    let _lock = if asked.dry_run { None } else { Some(lock(scratch_dir)?) };
+    let quiet = asked.dry_run || asked.to.is_some();
+    let _lock = if quiet { None } else { Some(lock(&asked.config.backup.dir)?) };
     let mut places = Vec::new();
     for part in &parts {
         let place = match asked.to {
@@ -94,12 +94,17 @@ pub fn restore(
     if asked.dry_run {
         return Ok(all);
     }
+    let dirs: BTreeSet<PathBuf> =
+        places.iter().map(|(_, place)| place.unpack_in(asked.config)).collect();
+    for dir in &dirs {
+        make_dir(dir)?;
+        if !quiet {
+            names::sweep(dir).map_err(|source| BackupError::write(dir, source))?;
+        }
+    }
     let mut unpacked = Vec::new();
     for (part, place) in &places {
-        let beside = place.unpack_in(asked.config);
-        durable::create_dir(&beside).map_err(|source| BackupError::write(&beside, source))?;
-        names::sweep(&beside).map_err(|source| BackupError::write(&beside, source))?;
-        let scratch = Scratch::new(&beside)?;
+        let scratch = Scratch::new(&place.unpack_in(asked.config))?;
         unpack(&reader, part, scratch.dir(), &mut |_| true)?;
         unpacked.push((*part, place, scratch));
     }
