@@ -12,6 +12,7 @@ pub mod key;
 pub mod ledger;
 pub mod metrics;
 pub mod record;
+pub mod secret;
 
 // what a line is made of, and what may be said of it
 pub mod config;

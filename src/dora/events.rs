@@ -106,6 +106,35 @@ pub struct Incident {
     pub metadata: Map<String, Value>,
 }
 
+/// One proposal of plan-do-check-act, with the figures that it is judged by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pdca {
+    /// Its name, unique.
+    pub id: String,
+    /// The metric that is to get better.
+    pub metric: String,
+    /// What is tried, in a sentence or two.
+    pub proposal: String,
+    /// Events of this service only; empty for all.
+    pub service: String,
+    /// Events of this team only; empty for all.
+    pub team: String,
+    /// The figures before, frozen when it was proposed.
+    pub baseline: Value,
+    /// How long the change may work before it is judged.
+    pub window_days: u32,
+    /// Where it stands: `proposed`, `applied_for_check`, `adopted`, `watching`, `reverted`.
+    pub status: String,
+    /// When it was proposed, in milliseconds.
+    pub created_ms: i64,
+    /// When the change was made, in milliseconds.
+    pub applied_ms: Option<i64>,
+    /// When it was judged last, in milliseconds.
+    pub checked_ms: Option<i64>,
+    /// The figures after; null until it was judged.
+    pub result: Value,
+}
+
 /// What is asked of the store: events from `since_ms` (included) to `until_ms` (excluded).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 pub mod events;
 
-use events::{Deployment, Incident, Phase, Window};
+use events::{Deployment, Incident, Pdca, Phase, Window};
 
 /// What a store answers, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DoraError>> + Send + 'a>>;
@@ -86,4 +86,11 @@ pub trait DoraStore: Send + Sync {
     /// Incidents that were opened within the window, or are named by a deployment in it, oldest
     /// first.
     fn incidents<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Incident>>;
+
+    /// Writes a proposal as it stands: a new one, or over the one of this name. What its baseline
+    /// was when it was first written stays.
+    fn put_pdca<'a>(&'a self, pdca: &'a Pdca) -> Answer<'a, ()>;
+
+    /// All proposals, oldest first.
+    fn pdcas(&self) -> Answer<'_, Vec<Pdca>>;
 }

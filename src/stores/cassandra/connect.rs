@@ -1,8 +1,6 @@
 //! From the configuration to a session: contact points, policies, password, TLS.
 
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +15,10 @@ use scylla::statement::{Consistency, SerialConsistency};
 
 use super::fault;
 use crate::config::{Cassandra, Tls};
+use crate::secret;
 use crate::stores::StoreError;
 
 /// How long one connection may take to open.
-/// Where the packages keep secrets.
-const CREDENTIALS: &str = "/etc/bitacora/credentials";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a whole session may take to open.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(20);
@@ -132,22 +129,7 @@ fn password(file: Option<&Path>) -> Result<String, StoreError> {
             "store.cassandra.username is set without a password_file; set both",
         ));
     };
-    let file = handed(file, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref());
-    let text = fs::read_to_string(&file)
-        .map_err(|error| fault::outage(format!("cannot read {}: {error}", file.display())))?;
-    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
-}
-
-/// Where a secret is read: of those in [`CREDENTIALS`], which root alone may read, systemd hands a
-/// copy to the service (`LoadCredential=bitacora:…`).
-fn handed(file: &Path, directory: Option<&OsStr>) -> PathBuf {
-    let name = file.strip_prefix(CREDENTIALS).ok().and_then(Path::file_name);
-    let copy = directory.zip(name).map(|(directory, name)| {
-        let mut copy = OsString::from("bitacora_");
-        copy.push(name);
-        Path::new(directory).join(copy)
-    });
-    copy.filter(|copy| copy.exists()).unwrap_or_else(|| file.to_owned())
+    secret::read(file).map_err(|error| fault::outage(error.to_string()))
 }
 
 /// Node certificates must name the node's IP address: the driver checks that one.
@@ -201,28 +183,6 @@ mod tests {
             assert!(keyspace(name).is_err(), "{name}");
         }
         assert!(keyspace("logging_2").is_ok());
-    }
-
-    #[test]
-    fn a_password_loses_its_newline_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("password");
-        fs::write(&file, " s3cret \r\n").unwrap();
-        assert_eq!(password(Some(&file)).unwrap(), " s3cret ");
-    }
-
-    #[test]
-    fn a_secret_that_systemd_hands_over_is_read_from_its_copy() {
-        let dir = tempfile::tempdir().unwrap();
-        let given = Some(dir.path().as_os_str());
-        let ours = Path::new("/etc/bitacora/credentials/cassandra");
-        assert_eq!(handed(ours, given), ours, "there is no copy");
-        let copy = dir.path().join("bitacora_cassandra");
-        fs::write(&copy, "secret").unwrap();
-        assert_eq!(handed(ours, given), copy);
-        assert_eq!(handed(ours, None), ours);
-        let other = Path::new("/srv/secrets/cassandra");
-        assert_eq!(handed(other, given), other);
     }
 
     #[test]
