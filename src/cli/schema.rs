@@ -232,6 +232,6 @@ mod tests {
     #[test]
     fn nothing_to_do_is_said() {
         let (text, _) = told(&Answer::Applied(Vec::new()), false);
-        assert_eq!(text, "keyspace logging is up to date (version 5)\n");
+        assert_eq!(text, "keyspace logging is up to date (version 6)\n");
     }
 }

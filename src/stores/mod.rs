@@ -17,6 +17,7 @@ use crate::record::Level;
 
 pub mod cassandra;
 pub mod deliver;
+pub mod health;
 pub mod null;
 pub mod open;
 pub mod sqlite;

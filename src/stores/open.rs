@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cassandra::CassandraStore;
+use super::health::HealthStore;
 use super::null::NullStore;
 use super::sqlite::{Options, SqliteReader, SqliteStore};
 use super::{LogReader, Store, StoreError};
@@ -37,6 +38,19 @@ pub fn reader(config: &config::Store) -> Result<Arc<dyn LogReader>, StoreError> 
             detail: "it counts rows and forgets them; there is nothing to read".to_owned(),
         }),
     }
+}
+
+/// Where results of health checks are kept. For Cassandra within a tokio runtime.
+///
+/// # Errors
+///
+/// None today: a store that cannot be reached says so when it is asked.
+pub fn health(config: &config::Store) -> Result<Arc<dyn HealthStore>, StoreError> {
+    Ok(match config.kind {
+        StoreKind::Sqlite => Arc::new(SqliteReader::new(config.sqlite.dir.clone())),
+        StoreKind::Cassandra => Arc::new(CassandraStore::new(config.cassandra.clone())),
+        StoreKind::Null => Arc::new(NullStore),
+    })
 }
 
 /// How long rows live in the configured store, in seconds; `None` for ever.

@@ -22,6 +22,7 @@ use crate::ledger::{
 };
 
 mod ask;
+mod checks;
 mod connect;
 mod counts;
 mod events;
@@ -82,6 +83,7 @@ struct Link {
     origins: origins::Statements,
     spans: spans::Statements,
     marks: marks::Statements,
+    checks: checks::Statements,
     reads: read::Statements,
     layouts: layout::ReadLayouts,
 }
@@ -102,6 +104,7 @@ impl Link {
             origins: origins::Statements::prepare(&session, keyspace).await?,
             spans: spans::Statements::prepare(&session, keyspace).await?,
             marks: marks::Statements::prepare(&session, keyspace).await?,
+            checks: checks::Statements::prepare(&session, keyspace).await?,
             reads: read::Statements::prepare(&session, keyspace).await?,
             layouts: layout::ReadLayouts::prepare(&session, keyspace).await?,
             session,

@@ -56,7 +56,7 @@ impl Report {
     }
 }
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 13] = [
     "infrastructure_logs",
     "application_logs",
     "user_events",
@@ -68,6 +68,8 @@ const TABLES: [&str; 11] = [
     "dead_letters",
     "watermarks",
     "log_stats",
+    "health_checks",
+    "expired_sources",
 ];
 
 /// Looks at the keyspace without changing anything.

@@ -31,7 +31,7 @@ pub struct Migration {
 }
 
 /// All migrations. The last one's number is the version that this program writes.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     Migration { version: 1, name: "ground", text: include_str!("../../../cql/0001_ground.cql") },
     Migration { version: 2, name: "logs", text: include_str!("../../../cql/0002_logs.cql") },
     Migration { version: 3, name: "ledger", text: include_str!("../../../cql/0003_ledger.cql") },
@@ -45,10 +45,15 @@ pub const MIGRATIONS: [Migration; 5] = [
         name: "event_ids",
         text: include_str!("../../../cql/0005_event_ids.cql"),
     },
+    Migration {
+        version: 6,
+        name: "health_checks",
+        text: include_str!("../../../cql/0006_health_checks.cql"),
+    },
 ];
 
 /// The version that this program writes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// How long a host may hold the lock; a crashed one loses it after this time.
 const LOCK_SECONDS: u32 = 300;
@@ -354,7 +359,7 @@ mod tests {
     #[test]
     fn migrations_are_numbered_without_a_gap() {
         let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        assert_eq!(versions, [1, 2, 3, 4, VERSION]);
+        assert_eq!(versions, [1, 2, 3, 4, 5, VERSION]);
     }
 
     #[test]
@@ -362,7 +367,7 @@ mod tests {
         let words = words(&config(), false);
         let all: Vec<String> =
             MIGRATIONS.iter().flat_map(|migration| migration.statements(&words)).collect();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 18);
         for statement in &all {
             let made = statement.starts_with("CREATE ") && statement.contains(" IF NOT EXISTS ");
             // the one table that was never written

@@ -24,6 +24,7 @@ use crate::ledger::{
     Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
 };
 
+mod checks;
 mod day;
 mod events;
 mod facts;

@@ -59,6 +59,22 @@ impl SqliteReader {
         read(&connection).map_err(refused)
     }
 
+    /// Where the store is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads a table of `index.db` that earlier versions did not have.
+    pub(super) fn index_table<T: Default>(
+        &self,
+        table: &str,
+        read: impl FnOnce(&Connection) -> Sql<T>,
+    ) -> Result<T, StoreError> {
+        self.index(|connection| {
+            if index::has_table(connection, table)? { read(connection) } else { Ok(T::default()) }
+        })
+    }
+
     fn days(&self) -> Result<Vec<i32>, StoreError> {
         files::days(&self.dir).map_err(|error| files::io_refused(&self.dir, &error))
     }
@@ -369,8 +385,7 @@ fn stored_row(table: Table, row: &Row<'_>) -> Sql<StoredRow> {
 
 /// A file of an earlier version has no user events.
 fn has_table(connection: &Connection, table: Table) -> Sql<bool> {
-    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
-    connection.prepare_cached(sql)?.exists([table.name()])
+    index::has_table(connection, table.name())
 }
 
 fn visit_day(connection: &Connection, visitor: KeyVisitor<'_>) -> Sql<bool> {

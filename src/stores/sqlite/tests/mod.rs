@@ -11,6 +11,7 @@ use crate::ledger::{Carried, Cause, Encoding, KernelIdentity, Marker, Reason, Re
 use crate::record::Level;
 use crate::stores::{CountKey, LogReader, Page, RowQuery, StoredRow};
 
+mod checks;
 mod days;
 mod events;
 mod facts;
