@@ -7,6 +7,7 @@ use crate::config::LoadError;
 use crate::daemon::DaemonError;
 use crate::daemon::control::ControlError;
 use crate::durable::LockError;
+use crate::maintain::alerts::AlertsError;
 use crate::sources::socket::SocketError;
 use crate::state::StateError;
 use crate::stores::StoreError;
@@ -99,6 +100,12 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             }
             ControlError::Absent { .. } => UNAVAILABLE,
             ControlError::Broken { .. } => IO,
+        });
+    }
+    if let Some(alerts) = cause.downcast_ref::<AlertsError>() {
+        return Some(match alerts {
+            AlertsError::Busy { .. } => TRY_LATER,
+            AlertsError::Memory { source, .. } => code_of_io(source),
         });
     }
     cause.downcast_ref::<io::Error>().map(code_of_io)

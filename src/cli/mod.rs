@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{Config, Machine};
 use crate::stores::open;
 
+pub mod alerts;
 pub mod audit;
 pub mod check;
 pub mod completions;
@@ -97,6 +98,8 @@ pub enum Command {
     Schema(schema::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters(dead_letters::Args),
+    /// Look whether all is well, and tell those who want to know
+    Alerts(alerts::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual
@@ -119,6 +122,7 @@ impl Cli {
             Command::Status(args) => status::run(args, &self.config, output),
             Command::Send(args) => send::run(args, &self.config, output),
             Command::Tap(args) => tap::run(args, &self.config, output),
+            Command::Alerts(args) => alerts::run(args, &self.config, output),
             Command::Audit(args) => audit::run(args, &self.config, output),
             Command::State(args) => state::run(args, &self.config, output),
             Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),

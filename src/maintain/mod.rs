@@ -1,3 +1,4 @@
 //! What looks after stored rows.
 
+pub mod alerts;
 pub mod audit;
