@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::config::LoadError;
 use crate::daemon::DaemonError;
 use crate::daemon::control::ControlError;
+use crate::dora::DoraError;
 use crate::durable::LockError;
 use crate::maintain::alerts::AlertsError;
 use crate::sources::socket::SocketError;
@@ -69,6 +70,16 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             | StoreError::Outage { .. }
             | StoreError::Schema { .. }
             | StoreError::Newer { .. } => UNAVAILABLE,
+        });
+    }
+    if let Some(dora) = cause.downcast_ref::<DoraError>() {
+        return Some(match dora {
+            DoraError::Invalid(_) => USAGE,
+            DoraError::Unreachable { .. }
+            | DoraError::Refused { .. }
+            | DoraError::Schema { .. }
+            | DoraError::Newer { .. }
+            | DoraError::Strange { .. } => UNAVAILABLE,
         });
     }
     if let Some(state) = cause.downcast_ref::<StateError>() {

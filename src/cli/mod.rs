@@ -14,6 +14,7 @@ pub mod audit;
 pub mod check;
 pub mod completions;
 pub mod dead_letters;
+pub mod dora;
 pub mod exit;
 pub mod logs;
 pub mod man;
@@ -98,6 +99,8 @@ pub enum Command {
     Schema(schema::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters(dead_letters::Args),
+    /// Keep delivery metrics: phases, deployments, incidents
+    Dora(dora::Args),
     /// Look whether all is well, and tell those who want to know
     Alerts(alerts::Args),
     /// Print the completion script of a shell
@@ -126,6 +129,7 @@ impl Cli {
             Command::Audit(args) => audit::run(args, &self.config, output),
             Command::State(args) => state::run(args, &self.config, output),
             Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),
+            Command::Dora(args) => dora::run(args, &self.config, output),
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),

@@ -1,24 +1,26 @@
-//! `bitacora schema`: makes and checks the tables of the store.
+//! `bitacora schema`: makes and checks the tables of the store and of the delivery metrics.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::dora::tables;
 use super::exit;
 use crate::config::{Cassandra, Config, Machine, StoreKind};
 use crate::stores::cassandra::report::{self, Report, Weight};
 use crate::stores::cassandra::schema::{self, Step};
 
 const AFTER_HELP: &str = "\
-Cassandra and ScyllaDB get their keyspace and tables from here, by numbered migrations. The
-SQLite store makes its own tables, and needs none of this.
+Cassandra and ScyllaDB get their keyspace and tables from here, and MySQL and MariaDB the tables of
+the delivery metrics, by numbered migrations. SQLite makes its own tables, and needs none of this.
 
 `apply` may be run again, and by several hosts at once: each migration is done once.
 
-Exits with 0 if all is right, 1 if `check` found a problem, 69 if the cluster does not answer.
+Exits with 0 if all is right, 1 if `check` found a problem, 69 if cluster or server do
+not answer.
 
 Examples:
   bitacora schema plan         the statements that `apply` would execute
@@ -75,82 +77,106 @@ impl Action {
 /// The configuration is wrong, the cluster does not answer or refuses, writing failed.
 pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result<ExitCode> {
     let config = Config::load(config, &Machine::here())?;
-    match config.store.kind {
-        StoreKind::Cassandra => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .context("cannot start")?;
-            let answer = ask(args.action, &config.store.cassandra, &config.daemon.host);
-            let answer = runtime.block_on(answer)?;
-            answer.tell(args.action.json(), &config.store.cassandra, &mut output)
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    // one that does not answer keeps nobody from the other
+    let logs = runtime.block_on(ask(args.action, &config));
+    let metrics = runtime.block_on(tables::ask(args.action, &config));
+    let cassandra = &config.store.cassandra;
+    if args.action.json() {
+        let mut answer = match &logs {
+            Ok(answer) => answer.json(cassandra),
+            Err(error) => json!({ "error": format!("{error:#}") }),
+        };
+        answer["dora"] = match &metrics {
+            Ok(answer) => answer.json(&config.dora),
+            Err(error) => json!({ "error": format!("{error:#}") }),
+        };
+        if logs.is_ok() && metrics.as_ref().is_ok_and(|answer| !answer.is_clean()) {
+            answer["clean"] = false.into();
         }
-        kind => {
-            let (name, why) = match kind {
-                StoreKind::Sqlite => ("sqlite", "the SQLite store makes its own tables"),
-                _ => ("null", "the null store has no tables"),
-            };
-            if args.action.json() {
-                writeln!(output, "{}", json!({ "store": name, "steps": [], "clean": true }))?;
-            } else {
-                writeln!(output, "{why}; nothing to do")?;
-            }
-            Ok(ExitCode::SUCCESS)
+        writeln!(output, "{answer}")?;
+    } else {
+        if let Ok(answer) = &logs {
+            answer.write_text(cassandra, &mut output)?;
         }
+        if let Ok(answer) = &metrics {
+            answer.write_text(&config.dora, &mut output)?;
+        }
+    }
+    match (logs, metrics) {
+        (Ok(logs), Ok(metrics)) => Ok(if logs.is_clean() && metrics.is_clean() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(exit::NOT_CLEAN)
+        }),
+        (Err(logs), Err(metrics)) => {
+            eprintln!("bitacora: {metrics:#}");
+            Err(logs)
+        }
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
     }
 }
 
 /// What there is to tell.
+#[derive(Debug)]
 enum Answer {
+    /// Another store, which is named, and why there is nothing to do.
+    Nothing(&'static str, &'static str),
     Planned(Vec<Step>),
     Applied(Vec<Step>),
     Checked(Report),
 }
 
-async fn ask(action: Action, config: &Cassandra, host: &str) -> anyhow::Result<Answer> {
-    Ok(match action {
-        Action::Plan { .. } | Action::Apply { dry_run: true, .. } => {
-            Answer::Planned(schema::plan(config).await?)
+async fn ask(action: Action, config: &Config) -> anyhow::Result<Answer> {
+    let cassandra = &config.store.cassandra;
+    Ok(match (config.store.kind, action) {
+        (StoreKind::Sqlite, _) => {
+            Answer::Nothing("sqlite", "the SQLite store makes its own tables; nothing to do")
         }
-        Action::Apply { .. } => {
+        (StoreKind::Null, _) => {
+            Answer::Nothing("null", "the null store has no tables; nothing to do")
+        }
+        (StoreKind::Cassandra, Action::Plan { .. } | Action::Apply { dry_run: true, .. }) => {
+            Answer::Planned(schema::plan(cassandra).await?)
+        }
+        (StoreKind::Cassandra, Action::Apply { .. }) => {
             let now_ms = jiff::Timestamp::now().as_millisecond();
-            Answer::Applied(schema::apply(config, host, now_ms).await?)
+            Answer::Applied(schema::apply(cassandra, &config.daemon.host, now_ms).await?)
         }
-        Action::Check { .. } => Answer::Checked(report::check(config).await?),
+        (StoreKind::Cassandra, Action::Check { .. }) => {
+            Answer::Checked(report::check(cassandra).await?)
+        }
     })
 }
 
 impl Answer {
-    fn tell(
-        &self,
-        as_json: bool,
-        config: &Cassandra,
-        output: &mut impl Write,
-    ) -> anyhow::Result<ExitCode> {
-        let clean = match self {
-            Self::Planned(_) | Self::Applied(_) => true,
+    fn is_clean(&self) -> bool {
+        match self {
+            Self::Nothing(..) | Self::Planned(_) | Self::Applied(_) => true,
             Self::Checked(report) => report.works(),
-        };
-        if as_json {
-            let keyspace = &config.keyspace;
-            let answer = match self {
-                Self::Planned(steps) => json!({ "keyspace": keyspace, "planned": steps }),
-                Self::Applied(steps) => json!({ "keyspace": keyspace, "applied": steps }),
-                Self::Checked(report) => {
-                    json!({ "keyspace": keyspace, "clean": clean, "report": report })
-                }
-            };
-            writeln!(output, "{answer}")?;
-        } else {
-            self.write_text(config, output)?;
         }
-        Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(exit::NOT_CLEAN) })
+    }
+
+    fn json(&self, config: &Cassandra) -> Value {
+        let keyspace = &config.keyspace;
+        match self {
+            Self::Nothing(store, _) => json!({ "store": store, "steps": [], "clean": true }),
+            Self::Planned(steps) => json!({ "keyspace": keyspace, "planned": steps }),
+            Self::Applied(steps) => json!({ "keyspace": keyspace, "applied": steps }),
+            Self::Checked(report) => {
+                json!({ "keyspace": keyspace, "clean": self.is_clean(), "report": report })
+            }
+        }
     }
 
     fn write_text(&self, config: &Cassandra, output: &mut impl Write) -> std::io::Result<()> {
         let keyspace = &config.keyspace;
         match self {
+            Self::Nothing(_, why) => writeln!(output, "{why}"),
             Self::Planned(steps) | Self::Applied(steps) if steps.is_empty() => {
                 writeln!(output, "keyspace {keyspace} is up to date (version {})", schema::VERSION)
             }
@@ -203,35 +229,36 @@ mod tests {
         }
     }
 
-    fn told(answer: &Answer, as_json: bool) -> (String, ExitCode) {
+    fn told(answer: &Answer) -> String {
         let mut output = Vec::new();
-        let code = answer.tell(as_json, &config(), &mut output).unwrap();
-        (String::from_utf8(output).unwrap(), code)
+        answer.write_text(&config(), &mut output).unwrap();
+        String::from_utf8(output).unwrap()
     }
 
     #[test]
-    fn a_problem_is_told_and_ends_with_1() {
+    fn a_problem_is_told_and_is_not_clean() {
         let finding = Finding { weight: Weight::Problem, text: "table spans is missing".into() };
         let report = Report { version: 4, known: 4, findings: vec![finding] };
-        let (text, code) = told(&Answer::Checked(report.clone()), false);
-        assert_eq!(text, "PROBLEM table spans is missing\n");
-        assert_eq!(code, ExitCode::from(exit::NOT_CLEAN));
-        let (text, _) = told(&Answer::Checked(report), true);
-        assert!(text.contains(r#""clean":false"#), "{text}");
+        let answer = Answer::Checked(report);
+        assert_eq!(told(&answer), "PROBLEM table spans is missing\n");
+        assert!(!answer.is_clean());
+        assert_eq!(answer.json(&config())["clean"], false);
     }
 
     #[test]
     fn a_plan_can_be_given_to_cqlsh() {
         let statements = vec!["CREATE KEYSPACE x".to_owned()];
         let step = Step { version: 1, name: "ground", statements };
-        let (text, code) = told(&Answer::Planned(vec![step]), false);
-        assert_eq!(text, "-- 0001 ground\nCREATE KEYSPACE x;\n\n");
-        assert_eq!(code, ExitCode::SUCCESS);
+        let answer = Answer::Planned(vec![step]);
+        assert_eq!(told(&answer), "-- 0001 ground\nCREATE KEYSPACE x;\n\n");
+        assert!(answer.is_clean());
     }
 
     #[test]
     fn nothing_to_do_is_said() {
-        let (text, _) = told(&Answer::Applied(Vec::new()), false);
-        assert_eq!(text, "keyspace logging is up to date (version 6)\n");
+        assert_eq!(
+            told(&Answer::Applied(Vec::new())),
+            "keyspace logging is up to date (version 6)\n"
+        );
     }
 }

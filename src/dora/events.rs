@@ -194,3 +194,69 @@ impl Decision {
         Self::ALL.into_iter().find(|one| one.word() == word)
     }
 }
+
+/// The longest duration that DECIMAL(10,2) holds, in hundredths of a second.
+pub const DURATION_MAX_CS: i64 = 9_999_999_999;
+
+/// Hundredths as seconds with two decimals: `300.00`.
+#[must_use]
+pub fn seconds_text(hundredths: i64) -> String {
+    let sign = if hundredths < 0 { "-" } else { "" };
+    let hundredths = hundredths.unsigned_abs();
+    format!("{sign}{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+/// Seconds with at most two decimals, as hundredths: `300`, `0.5`, `12.34`.
+#[must_use]
+pub fn hundredths(text: &str) -> Option<i64> {
+    let (seconds, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(seconds) || !digits(decimals) || decimals.len() > 2 {
+        return None;
+    }
+    let seconds: i64 = seconds.parse().ok()?;
+    let decimals: i64 = format!("{decimals:0<2}").parse().ok()?;
+    seconds
+        .checked_mul(100)?
+        .checked_add(decimals)
+        .filter(|hundredths| *hundredths <= DURATION_MAX_CS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_read_to_hundredths_and_told_with_two_decimals() {
+        for (text, read) in [
+            ("300", Some(30_000)),
+            ("0.5", Some(50)),
+            ("12.34", Some(1234)),
+            ("99999999.99", Some(DURATION_MAX_CS)),
+            ("100000000", None),
+            ("1.234", None),
+            ("-1", None),
+            ("", None),
+            (".5", None),
+            ("1.", None),
+            ("1e3", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(hundredths(text), read, "{text}");
+        }
+        assert_eq!(seconds_text(30_000), "300.00");
+        assert_eq!(seconds_text(5), "0.05");
+        assert_eq!(seconds_text(-105), "-1.05");
+    }
+
+    #[test]
+    fn every_word_is_read_as_it_is_written() {
+        for name in PhaseName::ALL {
+            assert_eq!(PhaseName::from_word(name.word()), Some(name));
+        }
+        for decision in Decision::ALL {
+            assert_eq!(Decision::from_word(decision.word()), Some(decision));
+        }
+        assert_eq!(Decision::from_word("GO"), None);
+    }
+}

@@ -4,7 +4,21 @@
 use std::future::Future;
 use std::pin::Pin;
 
+pub mod api;
+mod check;
+pub mod cycles;
 pub mod events;
+pub mod exec;
+pub mod import;
+pub mod json;
+pub mod migrations;
+mod mysql;
+pub mod open;
+pub mod pending;
+pub mod schema;
+mod sql;
+mod sqlite;
+pub mod trace;
 
 use events::{Deployment, Incident, Pdca, Phase, Window};
 
@@ -51,6 +65,14 @@ pub enum DoraError {
         /// The driver's words.
         detail: String,
     },
+    /// It holds what no program of this version wrote.
+    #[error("the DORA database {place} holds {detail}, which this program does not understand")]
+    Strange {
+        /// Address or path.
+        place: String,
+        /// What, and as what.
+        detail: String,
+    },
     /// What is to be written cannot be.
     #[error("{0}")]
     Invalid(String),
@@ -74,13 +96,33 @@ pub trait DoraStore: Send + Sync {
     /// Deployments within the window, oldest first.
     fn deployments<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Deployment>>;
 
+    /// The deployments that end a cycle, oldest first.
+    fn deployments_of<'a>(&'a self, cycle_id: &'a str) -> Answer<'a, Vec<Deployment>> {
+        let ever = Window { since_ms: 0, until_ms: i64::MAX, service: None, team: None };
+        Box::pin(async move {
+            let mut found = self.deployments(&ever).await?;
+            found.retain(|one| one.cycle_id.as_deref() == Some(cycle_id));
+            Ok(found)
+        })
+    }
+
     /// One deployment.
     fn deployment<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Deployment>>;
 
     /// Adds an incident; `false` if one of this name is there, which stays as it is.
     fn open_incident<'a>(&'a self, incident: &'a Incident) -> Answer<'a, bool>;
 
-    /// Says when service was restored; `false` if there is no such incident, or it is closed.
+    /// One incident.
+    fn incident<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Incident>> {
+        let ever = Window { since_ms: 0, until_ms: i64::MAX, service: None, team: None };
+        Box::pin(async move {
+            let found = self.incidents(&ever).await?;
+            Ok(found.into_iter().find(|one| one.id == id))
+        })
+    }
+
+    /// Says when service was restored; `false` if there is no such incident, it is closed,
+    /// or it was opened later than that.
     fn close_incident<'a>(&'a self, id: &'a str, closed_ms: i64) -> Answer<'a, bool>;
 
     /// Incidents that were opened within the window, or are named by a deployment in it, oldest

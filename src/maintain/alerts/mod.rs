@@ -11,9 +11,10 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{BUILT_IN, Config, Rule, StoreKind};
+use crate::dora;
 use crate::durable::{self, DirLock, LockError};
 use crate::stores::cassandra::CassandraStore;
 use crate::stores::health::{CheckStatus, HealthCheck};
@@ -215,8 +216,14 @@ async fn of_nodes(config: Arc<Config>) -> Vec<Finding> {
     vec![store::nodes(&CassandraStore::new(config.store.cassandra.clone())).await]
 }
 
-async fn of_dora(_config: Arc<Config>) -> Vec<Finding> {
-    Vec::new()
+async fn of_dora(config: Arc<Config>) -> Vec<Finding> {
+    let started = Instant::now();
+    let asked = async {
+        let store = dora::open::open(&config.dora).await?;
+        store.cycle("").await
+    };
+    let asked = asked.await.map(|_| started.elapsed()).map_err(|error| error.to_string());
+    vec![store::answered("dora", asked, config.alerts.slow_answer)]
 }
 
 async fn of_databases(config: Arc<Config>) -> Vec<Finding> {

@@ -15,7 +15,7 @@ use crate::record::Level;
 use crate::stores::StoredRow;
 
 pub mod escape;
-mod machine;
+pub mod machine;
 
 /// The looks that an answer can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
