@@ -20,6 +20,7 @@ use crate::stores::cassandra::CassandraStore;
 use crate::stores::health::{CheckStatus, HealthCheck};
 use crate::stores::{StoreError, open};
 
+mod backups;
 pub mod databases;
 pub mod finding;
 pub mod host;
@@ -256,6 +257,7 @@ fn of_host(
     let alerts = &config.alerts;
     let mut findings = host::daemon(daemon, alerts.backlog);
     findings.extend(host::disks(config));
+    findings.extend(backups::look(config, memory.first_ms, now_ms));
     let reported = memory.known.values().filter(|known| known.finding.rule == "unit");
     let reported: Vec<String> = reported.map(|known| known.finding.subject.clone()).collect();
     findings.extend(host::units(&reported));

@@ -30,7 +30,7 @@ pub enum NotifyError {
     #[error("{0}")]
     Refused(String),
     /// It took too long.
-    #[error("no answer within {} s", .0.as_secs())]
+    #[error("no answer within {:.0} s", .0.as_secs_f64())]
     Timeout(Duration),
 }
 

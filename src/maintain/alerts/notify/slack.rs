@@ -76,11 +76,19 @@ impl Notifier for Slack {
             return Ok(());
         }
         let said = answer.body_mut().with_config().limit(ANSWER_BYTES).read_to_string();
-        // what the other side answers is its own text, and may repeat the address
-        let said = said.unwrap_or_default().replace(&address.to_string(), "(its address)");
-        let said = crate::maintain::alerts::text::line(&said, 100);
-        Err(NotifyError::Refused(format!("the webhook answers {}: {said}", status.as_u16())))
+        let said = word_of(&said.unwrap_or_default(), &address.to_string());
+        Err(NotifyError::Refused(format!("the webhook answers {}{said}", status.as_u16())))
     }
+}
+
+/// What an answer says, if it is a word such as Slack's `invalid_payload`: anything else might
+/// repeat the address.
+fn word_of(answer: &str, address: &str) -> String {
+    let is_word = answer.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if answer.is_empty() || !is_word || address.contains(answer) {
+        return String::new();
+    }
+    format!(" ({answer})")
 }
 
 /// An error in words that cannot tell the address.
@@ -143,6 +151,15 @@ mod tests {
             assert!(!escaped.contains(called), "{called}: {escaped}");
         }
         assert!(escaped.starts_with("&lt;!channel&gt;") && escaped.ends_with("a&amp;b"));
+    }
+
+    #[test]
+    fn an_answer_is_told_only_if_it_is_a_word_of_its_own() {
+        let address = "https://hooks.example.org/services/canary";
+        assert_eq!(word_of("invalid_payload", address), " (invalid_payload)");
+        for answer in ["", "canary", "no such hook /services/canary", "<html>"] {
+            assert_eq!(word_of(answer, address), "", "{answer}");
+        }
     }
 
     #[test]
