@@ -322,9 +322,6 @@ pub(super) fn build(
         log: alerts.table("log", LOG).and_then(|(log, place)| {
             let file = log.path("file");
             needed(build, place, "log", "file", file.is_some() || log.wrong("file"));
-            if file.as_ref().is_some_and(|file| file.is_relative()) {
-                build.problem(place, "file must be absolute, beginning with /");
-            }
             file
         }),
         command: alerts.table("command", COMMAND).map_or_else(Vec::new, |(command, place)| {

@@ -1,3 +1,5 @@
+//! One host, checked again and again.
+
 use std::time::Duration;
 
 use super::*;
