@@ -9,6 +9,7 @@ use crate::daemon::control::ControlError;
 use crate::dora::DoraError;
 use crate::durable::LockError;
 use crate::maintain::alerts::AlertsError;
+use crate::maintain::backup::BackupError;
 use crate::sources::socket::SocketError;
 use crate::state::StateError;
 use crate::stores::StoreError;
@@ -119,7 +120,21 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             AlertsError::Memory { source, .. } => code_of_io(source),
         });
     }
+    if let Some(backup) = cause.downcast_ref::<BackupError>() {
+        return Some(code_of_backup(backup));
+    }
     cause.downcast_ref::<io::Error>().map(code_of_io)
+}
+
+fn code_of_backup(error: &BackupError) -> u8 {
+    match error {
+        BackupError::Busy { .. } | BackupError::Running { .. } => TRY_LATER,
+        BackupError::Write { source, .. } | BackupError::Read { source, .. } => code_of_io(source),
+        BackupError::Full { .. } | BackupError::Sqlite { .. } => IO,
+        BackupError::Source(_) | BackupError::Tool { .. } => UNAVAILABLE,
+        BackupError::Refused(_) => USAGE,
+        BackupError::Damaged { .. } | BackupError::NotFound(_) => NOT_CLEAN,
+    }
 }
 
 fn code_of_state(error: &StateError) -> u8 {

@@ -11,6 +11,7 @@ use crate::stores::open;
 
 pub mod alerts;
 pub mod audit;
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod dead_letters;
@@ -21,6 +22,7 @@ pub mod man;
 mod pager;
 pub mod parse;
 pub mod reload;
+pub mod restore;
 pub mod run;
 pub mod schema;
 pub mod send;
@@ -103,6 +105,10 @@ pub enum Command {
     Dora(dora::Args),
     /// Look whether all is well, and tell those who want to know
     Alerts(alerts::Args),
+    /// Make backups, verify them, and end old ones
+    Backup(backup::Args),
+    /// Bring a backup back, or drill that
+    Restore(restore::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual
@@ -130,6 +136,8 @@ impl Cli {
             Command::State(args) => state::run(args, &self.config, output),
             Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),
             Command::Dora(args) => dora::run(args, &self.config, output),
+            Command::Backup(args) => backup::run(args, &self.config, output),
+            Command::Restore(args) => restore::run(args, &self.config, output),
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),

@@ -273,6 +273,11 @@ fn backups_and_drills_have_an_age() {
     fs::write(&path, memory.to_string()).unwrap();
     let checked = watched.check(1);
     assert_eq!((checked.status("backup"), checked.status("drill")), ("trouble", "trouble"));
+    watched.site.answers(&["backup", "create"], 0, "");
+    let checked = watched.check(1);
+    assert_eq!((checked.status("backup"), checked.status("drill")), ("ok", "trouble"));
+    watched.site.answers(&["restore", "--drill"], 0, "");
+    watched.check(0);
 }
 
 #[test]
