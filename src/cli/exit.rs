@@ -8,6 +8,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::control::ControlError;
 use crate::dora::DoraError;
 use crate::durable::LockError;
+use crate::maintain::backup::BackupError;
 use crate::sources::socket::SocketError;
 use crate::state::StateError;
 use crate::stores::StoreError;
@@ -112,7 +113,21 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             ControlError::Broken { .. } => IO,
         });
     }
+    if let Some(backup) = cause.downcast_ref::<BackupError>() {
+        return Some(code_of_backup(backup));
+    }
     cause.downcast_ref::<io::Error>().map(code_of_io)
+}
+
+fn code_of_backup(error: &BackupError) -> u8 {
+    match error {
+        BackupError::Busy { .. } | BackupError::Running { .. } => TRY_LATER,
+        BackupError::Write { source, .. } | BackupError::Read { source, .. } => code_of_io(source),
+        BackupError::Full { .. } | BackupError::Sqlite { .. } => IO,
+        BackupError::Source(_) | BackupError::Tool { .. } => UNAVAILABLE,
+        BackupError::Refused(_) => USAGE,
+        BackupError::Damaged { .. } | BackupError::NotFound(_) => NOT_CLEAN,
+    }
 }
 
 fn code_of_state(error: &StateError) -> u8 {

@@ -10,6 +10,7 @@ use crate::config::{Config, Machine};
 use crate::stores::open;
 
 pub mod audit;
+pub mod backup;
 pub mod check;
 pub mod completions;
 pub mod dead_letters;
@@ -20,6 +21,8 @@ pub mod man;
 mod pager;
 pub mod parse;
 pub mod reload;
+pub mod restore;
+pub mod retention;
 pub mod run;
 pub mod schema;
 pub mod send;
@@ -96,10 +99,16 @@ pub enum Command {
     State(state::Args),
     /// Make and check the tables of the store
     Schema(schema::Args),
+    /// Show how long rows live, and let go what has ended
+    Retention(retention::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters(dead_letters::Args),
     /// Keep delivery metrics: phases, deployments, incidents
     Dora(dora::Args),
+    /// Make backups, verify them, and end old ones
+    Backup(backup::Args),
+    /// Bring a backup back, or drill that
+    Restore(restore::Args),
     /// Print the completion script of a shell
     Completions(completions::Args),
     /// Print the manual
@@ -126,6 +135,8 @@ impl Cli {
             Command::State(args) => state::run(args, &self.config, output),
             Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),
             Command::Dora(args) => dora::run(args, &self.config, output),
+            Command::Backup(args) => backup::run(args, &self.config, output),
+            Command::Restore(args) => restore::run(args, &self.config, output),
             Command::Check(args) => check::run(args, &self.config, output),
             Command::Completions(args) => completions::run(args, Self::command(), output),
             Command::Man(args) => man::run(args, Self::command(), output),
@@ -135,6 +146,7 @@ impl Cli {
                 logs::run(args, || Ok(open::reader(&config.store)?))
             }
             Command::Parse(args) => parse::run(args, args.open()?, output),
+            Command::Retention(args) => retention::run(args, &self.config, output),
             Command::Schema(args) => schema::run(args, &self.config, output),
         }
     }

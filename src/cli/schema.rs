@@ -148,7 +148,7 @@ async fn ask(action: Action, config: &Config) -> anyhow::Result<Answer> {
             Answer::Applied(schema::apply(cassandra, &config.daemon.host, now_ms).await?)
         }
         (StoreKind::Cassandra, Action::Check { .. }) => {
-            Answer::Checked(report::check(cassandra).await?)
+            Answer::Checked(report::check(cassandra, &config.store.lifetimes).await?)
         }
     })
 }
@@ -258,7 +258,7 @@ mod tests {
     fn nothing_to_do_is_said() {
         assert_eq!(
             told(&Answer::Applied(Vec::new())),
-            "keyspace logging is up to date (version 5)\n"
+            "keyspace logging is up to date (version 6)\n"
         );
     }
 }

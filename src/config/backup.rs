@@ -272,11 +272,13 @@ fn all_databases(build: &mut Build<'_>, sections: Vec<Located<Entries>>) -> Vec<
 fn database(build: &mut Build<'_>, header: &Place, settings: &Settings) -> Option<Database> {
     let name = settings.text("name");
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    // it is the name of a directory in the archive
     let reserved = PARTS.iter().any(|(part, _)| *part == name) || name == "files";
+    let reserved = reserved || name.starts_with('.');
     if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) || reserved {
         if !settings.wrong("name") {
-            let message = "[[backup.database]] needs name: 1 to 64 letters, digits and . _ -, and \
-                           not the name of a part";
+            let message = "[[backup.database]] needs name: 1 to 64 letters, digits and . _ -, no . \
+                           first, and not the name of a part";
             build.problem(header, message);
         }
         return None;

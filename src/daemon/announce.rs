@@ -19,7 +19,7 @@ use crate::stores::Store;
 pub const ANNOUNCEMENTS_WAITING_MAX: usize = 256;
 /// Announcements that are with the store at once: SQLite commits them together.
 const AT_ONCE_MAX: usize = 64;
-/// How often the outbox is looked at.
+/// How often the outbox is looked at while something may be in it.
 const OUTBOX_EVERY: Duration = Duration::from_secs(2);
 
 /// An origin, or a further context of it.
@@ -92,17 +92,20 @@ pub const MAX_WAIT: Duration = Duration::from_secs(15);
 
 /// Empties the outbox into the store, for as long as the daemon runs.
 pub async fn post(announcing: Announcing, state: Arc<State>) {
+    let stop = announcing.stop.clone();
     loop {
-        if state.has_posts() {
-            match tokio::task::block_in_place(|| state.outbox()) {
-                Ok(posts) if !posts.is_empty() => announcing.posts(&state, &posts).await,
-                Ok(_) => {}
-                Err(error) => announcing.health.state_refused(&error),
-            }
+        tokio::select! {
+            () = state.may_have_posts() => {}
+            () = stop.cancelled() => return,
+        }
+        match tokio::task::block_in_place(|| state.outbox()) {
+            Ok(posts) if !posts.is_empty() => announcing.posts(&state, &posts).await,
+            Ok(_) => {}
+            Err(error) => announcing.health.state_refused(&error),
         }
         tokio::select! {
             () = tokio::time::sleep(OUTBOX_EVERY) => {}
-            () = announcing.stop.cancelled() => return,
+            () = stop.cancelled() => return,
         }
     }
 }

@@ -40,7 +40,6 @@ struct Inner {
 }
 
 /// See the module. Shared by all tasks and threads.
-#[derive(Debug)]
 pub struct Health {
     inner: Mutex<Inner>,
     process: ProcessMetrics,
@@ -49,7 +48,11 @@ pub struct Health {
     host: String,
     tail_ms: AtomicI64,
     track_ms: AtomicI64,
+    before_scrape: Mutex<Vec<Refresh>>,
 }
+
+/// Brings metrics up to date.
+type Refresh = Box<dyn Fn() + Send>;
 
 impl Health {
     /// Of a run that begins now.
@@ -74,10 +77,27 @@ impl Health {
             host,
             tail_ms: AtomicI64::new(started_ms),
             track_ms: AtomicI64::new(started_ms),
+            before_scrape: Mutex::default(),
         };
         health.configure(sources);
         health.process.reload_ok.set(1.0);
         health
+    }
+
+    /// Has metrics brought up to date whenever somebody reads them: nobody wakes for it otherwise.
+    pub fn before_scrape(&self, refresh: impl Fn() + Send + 'static) {
+        self.refreshes().push(Box::new(refresh));
+    }
+
+    /// Somebody is about to read the metrics.
+    pub fn scraped(&self) {
+        for refresh in &*self.refreshes() {
+            refresh();
+        }
+    }
+
+    fn refreshes(&self) -> MutexGuard<'_, Vec<Refresh>> {
+        self.before_scrape.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -49,6 +49,7 @@ pub async fn serve(
 }
 
 async fn show_metrics(Shared(pages): Shared<Pages>) -> Response {
+    pages.health.scraped();
     pages.metrics.run_upkeep();
     let text = pages.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

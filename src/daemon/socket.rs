@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,8 +29,6 @@ use crate::state::State;
 
 /// A segment of the spool is followed by another when it holds so much.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// How often metrics are told.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 /// The directory of the spool.
 #[must_use]
 pub fn spool_dir(state_dir: &Path) -> PathBuf {
@@ -101,7 +98,8 @@ impl Receiving {
         };
         let listening = Listening::open(&places, handed)?;
         let serving = tokio::spawn(listening.serve(Arc::clone(&shared), stop.clone()));
-        tokio::spawn(tell(metrics, Arc::clone(shared.counts()), Arc::clone(&usage), stop.clone()));
+        let (counts, held) = (Arc::clone(shared.counts()), Arc::clone(&usage));
+        health.before_scrape(move || tell(&metrics, &counts, &held));
         Ok(Some(Self { dir, usage, shared, serving, writer, stop, drain }))
     }
 
@@ -153,24 +151,13 @@ impl Receiving {
     }
 }
 
-async fn tell(
-    metrics: SocketMetrics,
-    counts: Arc<Counts>,
-    usage: Arc<Usage>,
-    stop: CancellationToken,
-) {
+fn tell(metrics: &SocketMetrics, counts: &Counts, usage: &Usage) {
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    loop {
-        metrics.connections.set(crate::metrics::as_f64(read(&counts.connections)));
-        metrics.stored.absolute(read(&counts.stored));
-        metrics.repeated.absolute(read(&counts.repeated));
-        metrics.invalid.absolute(read(&counts.invalid));
-        metrics.refused.absolute(read(&counts.refused));
-        metrics.turned_away.absolute(read(&counts.turned_away));
-        metrics.spool_bytes.set(crate::metrics::as_f64(usage.bytes()));
-        tokio::select! {
-            () = tokio::time::sleep(TELL_EVERY) => {}
-            () = stop.cancelled() => return,
-        }
-    }
+    metrics.connections.set(crate::metrics::as_f64(read(&counts.connections)));
+    metrics.stored.absolute(read(&counts.stored));
+    metrics.repeated.absolute(read(&counts.repeated));
+    metrics.invalid.absolute(read(&counts.invalid));
+    metrics.refused.absolute(read(&counts.refused));
+    metrics.turned_away.absolute(read(&counts.turned_away));
+    metrics.spool_bytes.set(crate::metrics::as_f64(usage.bytes()));
 }

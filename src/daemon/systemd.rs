@@ -12,7 +12,7 @@ use crate::ledger::OriginId;
 use crate::sources::socket;
 
 /// Longest time between two words of progress.
-const BEAT: Duration = Duration::from_secs(5);
+const BEAT: Duration = Duration::from_secs(10);
 /// `FileDescriptorName=` of the stream socket.
 const STREAM: &str = "stream";
 /// The same of the datagram socket.

@@ -19,6 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Notify;
 
 use crate::durable::{DirLock, LockError, create_dir, lock_dir};
 
@@ -126,6 +127,8 @@ pub struct State {
     recovered: Option<String>,
     /// The outbox may have something: it was written since it was found empty.
     posts: AtomicBool,
+    /// Told of each write.
+    written: Notify,
     // a reader beside the daemon has none
     _lock: Option<DirLock>,
 }
@@ -158,6 +161,7 @@ impl State {
             new,
             recovered,
             posts: AtomicBool::new(true),
+            written: Notify::new(),
             _lock: Some(lock),
         };
         state.know_machine(machine_id)?;
@@ -179,6 +183,7 @@ impl State {
             new: false,
             recovered: None,
             posts: AtomicBool::new(true),
+            written: Notify::new(),
             _lock: None,
         };
         state.machine = state.meta("machine")?.unwrap_or_default();
@@ -261,6 +266,7 @@ impl State {
         self.db().with(|connection| {
             // under the lock, so that who finds the outbox empty afterwards has seen this write
             self.posts.store(true, Ordering::Release);
+            self.written.notify_one();
             let tx =
                 connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let answer = write(&tx)?;

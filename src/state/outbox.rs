@@ -75,6 +75,13 @@ impl State {
         self.posts.load(Ordering::Acquire)
     }
 
+    /// Waits until the outbox may have something; for one task.
+    pub async fn may_have_posts(&self) {
+        while !self.has_posts() {
+            self.written.notified().await;
+        }
+    }
+
     /// Everything in the outbox.
     ///
     /// # Errors

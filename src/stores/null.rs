@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::health::{HealthCheck, HealthStore, OldChecks};
 use super::{Answer, InFlight, Store, StoredText, Written};
 use crate::batch::{BATCH_BYTES_MAX, Batch};
 use crate::key::{Layout, Partition, RowKey, Table};
@@ -72,5 +73,23 @@ impl Store for NullStore {
 
     fn close(&self) -> Answer<'_, ()> {
         done(())
+    }
+}
+
+impl HealthStore for NullStore {
+    fn record_checks<'a>(&'a self, _: &'a [HealthCheck]) -> Answer<'a, ()> {
+        done(())
+    }
+
+    fn last_checks(&self) -> Answer<'_, Vec<HealthCheck>> {
+        done(Vec::new())
+    }
+
+    fn checks_before(&self, _: i64) -> Answer<'_, OldChecks> {
+        done(OldChecks::default())
+    }
+
+    fn drop_checks_before(&self, _: i64) -> Answer<'_, OldChecks> {
+        done(OldChecks::default())
     }
 }

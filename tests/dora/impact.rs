@@ -3,12 +3,16 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use bitacora::config::{Config, Machine};
+use bitacora::dora::impact::{Question, impact};
+use bitacora::dora::open;
+use bitacora::stores;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::add;
 use super::support::eventually;
 use super::support::site::{Files, Site};
+use super::{add, runtime};
 
 const MINUTE: i64 = 60_000;
 
@@ -35,6 +39,33 @@ fn requests(since: i64, minutes: i64, fail: i64, slow: i64) -> String {
         writeln!(text, "192.0.2.7 [{at:.0}] \"GET /{number} HTTP/1.1\" {status} {took}").unwrap();
     }
     text
+}
+
+/// With at most 30 rows read on each side, the newest ones are, and the share is of those.
+fn a_cut_scan_says_so(site: &Site) {
+    let config = Config::load(&site.config(), &Machine::here()).unwrap();
+    let question = Question {
+        minutes: 10,
+        slow_ms: 1000.0,
+        sources: Vec::new(),
+        hosts: Vec::new(),
+        access: vec!["web/front".into()],
+        scanned_max: 30,
+    };
+    runtime().block_on(async {
+        let store = open::open(&config.dora).await.unwrap();
+        let deployment = store.deployment("d-7").await.unwrap().unwrap();
+        let reader = stores::open::reader(&config.store).unwrap();
+        let now_ms = Timestamp::now().as_millisecond();
+        let found = impact(&*reader, &deployment, &question, now_ms).await.unwrap();
+        for (side, slow) in [(&found.before, 3), (&found.after, 6)] {
+            assert_eq!((side.slow.rows, side.slow.of, side.slow_cut), (slow, 30, true));
+        }
+        // exactly as many rows as may be read are no cut
+        let exact = Question { scanned_max: 101, ..question };
+        let found = impact(&*reader, &deployment, &exact, now_ms).await.unwrap();
+        assert_eq!((found.after.slow.of, found.after.slow_cut), (101, false));
+    });
 }
 
 #[test]
@@ -76,6 +107,7 @@ fn the_logs_before_and_after_a_deployment_are_compared() {
     assert_eq!(impact["after"]["slow_cut"], false);
     site.answers(&asked, 1, "40.00 % (40 of 100)  WORSE");
 
+    a_cut_scan_says_so(&site);
     // the application alone has one error, which is no step
     let app = [&asked[..], &["--source", "app", "--json"]].concat();
     let impact = site.json(&app);

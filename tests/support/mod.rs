@@ -7,6 +7,7 @@ pub mod chaos;
 pub mod client;
 pub mod ledger;
 pub mod mariadb;
+pub mod postgresql;
 pub mod rows;
 pub mod site;
 

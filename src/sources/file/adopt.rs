@@ -239,7 +239,7 @@ impl Tailer {
         }
         let Some(origin) = self.origins.get_mut(&id) else { return };
         let finished = origin.finished || self.ending.contains_key(&id);
-        self.by_inode.entry(kernel.inode).or_default().push(id);
+        self.by_inode.insert((kernel.inode, id));
         self.bind_to(ix, id);
         let Some(file) = self.files.get_mut(ix) else { return };
         file.size = size;

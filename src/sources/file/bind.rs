@@ -170,8 +170,7 @@ impl Tailer {
 
     /// Origins without a file whose kernel identity this is, newest first.
     fn same_kernel(&self, kernel: &KernelIdentity) -> Vec<OriginId> {
-        let ids = self.by_inode.get(&kernel.inode).map_or(&[][..], Vec::as_slice);
-        let mut found: Vec<OriginId> = ids.to_vec();
+        let mut found: Vec<OriginId> = self.of_inode(kernel.inode).collect();
         found.retain(|id| {
             self.origins.get(id).is_some_and(|origin| {
                 origin.file.is_none() && !origin.detached && same_file(&origin.kernel, kernel)
@@ -183,7 +182,6 @@ impl Tailer {
                 (origin.kernel.device == kernel.device, origin.mtime_ns, origin.born_ms, *id)
             }))
         });
-        found.dedup();
         found
     }
 

@@ -13,7 +13,7 @@ use super::identity;
 use super::siblings;
 use super::state::Change;
 use super::tailer::{Dir, Tailer, unreadable};
-use crate::ledger::{Encoding, OriginId};
+use crate::ledger::Encoding;
 
 /// Time stamps of files are at most so much older than the clock.
 const TICK_NS: i64 = 20_000_000;
@@ -87,7 +87,7 @@ impl Tailer {
                 moved.remove(&inode);
                 continue;
             }
-            let known = self.by_inode.get(&inode).and_then(|ids| self.unbound_of(ids));
+            let known = self.unbound_of(inode);
             let sibling = self.log_of_sibling(dir, &name, aliases);
             if let Some(lix) = known.or(sibling) {
                 let why = Why { known: known.is_some(), sibling: sibling.is_some() };
@@ -96,9 +96,9 @@ impl Tailer {
         }
     }
 
-    /// The log of an origin that has no file, if it is configured.
-    fn unbound_of(&self, ids: &[OriginId]) -> Option<LogIx> {
-        let origins = ids.iter().filter_map(|id| self.origins.get(id));
+    /// The log of an origin of this inode that has no file, if it is configured.
+    fn unbound_of(&self, inode: u64) -> Option<LogIx> {
+        let origins = self.of_inode(inode).filter_map(|id| self.origins.get(&id));
         let mut free = origins.filter(|origin| origin.file.is_none() && !origin.detached);
         free.find_map(|origin| self.log_of.get(&origin.path).copied())
     }

@@ -37,7 +37,9 @@ impl Tailer {
         let mut ids = BTreeSet::new();
         for &length in self.head_lengths.range(..=head.len() as u64).map(|(length, _)| length) {
             let part = head.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
-            ids.extend(self.by_head.get(&(length, head_hash(part))).into_iter().flatten());
+            let hash = head_hash(part);
+            let range = (length, hash, OriginId::MIN)..=(length, hash, OriginId::MAX);
+            ids.extend(self.by_head.range(range).map(|(_, _, id)| *id));
         }
         if !known.current {
             // a copy in the making may be shorter than the head of what it copies

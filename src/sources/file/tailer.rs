@@ -1,6 +1,6 @@
 //! The tailer: its tables, its step, and what it is told.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,9 @@ pub struct Tailer {
     pub(super) file_of: HashMap<FileKey, FileIx>,
     pub(super) origins: BTreeMap<OriginId, Origin>,
     /// Origins by the inode of their file.
-    pub(super) by_inode: HashMap<u64, Vec<OriginId>>,
+    pub(super) by_inode: BTreeSet<(u64, OriginId)>,
     /// Origins by length and hash of their head.
-    pub(super) by_head: HashMap<(u64, u64), Vec<OriginId>>,
+    pub(super) by_head: BTreeSet<(u64, u64, OriginId)>,
     /// The lengths of all hashed heads, with how many origins have it.
     pub(super) head_lengths: BTreeMap<u64, usize>,
     pub(super) interned: Interned,
@@ -118,8 +118,8 @@ impl Tailer {
             files: Slab::default(),
             file_of: HashMap::new(),
             origins: BTreeMap::new(),
-            by_inode: HashMap::new(),
-            by_head: HashMap::new(),
+            by_inode: BTreeSet::new(),
+            by_head: BTreeSet::new(),
             head_lengths: BTreeMap::new(),
             interned: Interned::default(),
             dirs: BTreeMap::new(),
@@ -164,12 +164,18 @@ impl Tailer {
     pub(super) fn add_origin(&mut self, id: OriginId, origin: Origin) {
         let threshold = self.thresholds.entry(Arc::clone(&origin.path)).or_insert(i64::MIN);
         *threshold = origin.mtime_ns.max(*threshold);
-        self.by_inode.entry(origin.kernel.inode).or_default().push(id);
+        self.by_inode.insert((origin.kernel.inode, id));
         if origin.head_bytes > 0 {
-            self.by_head.entry((origin.head_bytes, origin.head_hash)).or_default().push(id);
+            self.by_head.insert((origin.head_bytes, origin.head_hash, id));
             *self.head_lengths.entry(origin.head_bytes).or_default() += 1;
         }
         self.origins.insert(id, origin);
+    }
+
+    /// Origins that have or had this inode.
+    pub(super) fn of_inode(&self, inode: u64) -> impl Iterator<Item = OriginId> {
+        let range = (inode, OriginId::MIN)..=(inode, OriginId::MAX);
+        self.by_inode.range(range).map(|(_, id)| *id)
     }
 
     fn set_sources(&mut self, sources: &[FileSource]) -> Result<(), TailStateError> {

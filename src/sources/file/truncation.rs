@@ -278,7 +278,7 @@ impl Tailer {
         let read = marker::read_fully_at(&open, &mut head, 0);
         let Some(origin) = self.origins.get_mut(&id).filter(|_| read.is_ok()) else { return };
         (origin.head_bytes, origin.head_hash) = (length, head_hash(&head));
-        self.by_head.entry((length, origin.head_hash)).or_default().push(id);
+        self.by_head.insert((length, origin.head_hash, id));
         *self.head_lengths.entry(length).or_default() += 1;
     }
 

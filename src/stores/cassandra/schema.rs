@@ -17,7 +17,6 @@ use uuid::Uuid;
 
 use super::{NAME, connect, fault};
 use crate::config;
-use crate::key::Table;
 use crate::stores::StoreError;
 
 /// One file of `cql/`.
@@ -31,7 +30,7 @@ pub struct Migration {
 }
 
 /// All migrations. The last one's number is the version that this program writes.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     Migration { version: 1, name: "ground", text: include_str!("../../../cql/0001_ground.cql") },
     Migration { version: 2, name: "logs", text: include_str!("../../../cql/0002_logs.cql") },
     Migration { version: 3, name: "ledger", text: include_str!("../../../cql/0003_ledger.cql") },
@@ -45,10 +44,15 @@ pub const MIGRATIONS: [Migration; 5] = [
         name: "event_ids",
         text: include_str!("../../../cql/0005_event_ids.cql"),
     },
+    Migration {
+        version: 6,
+        name: "health_checks",
+        text: include_str!("../../../cql/0006_health_checks.cql"),
+    },
 ];
 
 /// The version that this program writes.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// How long a host may hold the lock; a crashed one loses it after this time.
 const LOCK_SECONDS: u32 = 300;
@@ -322,17 +326,6 @@ pub(super) async fn table_ttl(
     Ok(row.map(|(seconds,)| i64::from(seconds)))
 }
 
-/// The time to live that rows need of their own, where the configuration and the table differ.
-pub(super) async fn ttl_to_write(
-    session: &Session,
-    config: &config::Cassandra,
-    table: Table,
-) -> Result<Option<i64>, StoreError> {
-    let wanted = config.ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
-    let found = table_ttl(session, &config.keyspace, table.name()).await?;
-    Ok((found != Some(wanted)).then_some(wanted))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,7 +347,7 @@ mod tests {
     #[test]
     fn migrations_are_numbered_without_a_gap() {
         let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        assert_eq!(versions, [1, 2, 3, 4, VERSION]);
+        assert_eq!(versions, [1, 2, 3, 4, 5, VERSION]);
     }
 
     #[test]
@@ -362,7 +355,7 @@ mod tests {
         let words = words(&config(), false);
         let all: Vec<String> =
             MIGRATIONS.iter().flat_map(|migration| migration.statements(&words)).collect();
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 18);
         for statement in &all {
             let made = statement.starts_with("CREATE ") && statement.contains(" IF NOT EXISTS ");
             // the one table that was never written

@@ -1,6 +1,7 @@
 //! `index.db`: everything but the rows. Origins, contexts, spans with their counts, receipts,
 //! watermarks, dead letters, and the days that retention has dropped.
 
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -13,12 +14,13 @@ use crate::ledger::{
 use crate::record::Level;
 use crate::stores::StoreError;
 
-/// Version of the tables, in `schema_version`.
-const VERSION: u32 = 1;
+/// Version of the tables, in `schema_version`. Version 1 had no health checks, and knew only whole
+/// days that retention has dropped.
+const VERSION: u32 = 2;
 
 const CACHE_KIB: u32 = 1024;
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
 CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE origins (
   origin INTEGER PRIMARY KEY, machine TEXT NOT NULL, host TEXT NOT NULL,
@@ -62,6 +64,15 @@ CREATE TABLE dead_letters (
 CREATE TABLE expired_days (day INTEGER PRIMARY KEY, dropped_ms INTEGER NOT NULL);
 ";
 
+/// What version 2 has more. A source that is empty stands for all sources of the table.
+const SINCE_2: &str = "
+ALTER TABLE expired_days ADD COLUMN policy TEXT NOT NULL DEFAULT '';
+CREATE TABLE expired_sources (
+  day INTEGER NOT NULL, log_table TEXT NOT NULL, source TEXT NOT NULL,
+  policy TEXT NOT NULL, dropped_ms INTEGER NOT NULL,
+  PRIMARY KEY (day, log_table, source)) WITHOUT ROWID;
+";
+
 /// Opens `index.db` for writing, and makes its tables where they are missing.
 ///
 /// # Errors
@@ -71,18 +82,57 @@ pub fn open(dir: &Path) -> Result<Connection, StoreError> {
     let path = files::index_path(dir);
     let connection = files::open_for_writing(&path, CACHE_KIB)?;
     let refused = |error| files::refused(&path, &error);
-    let made: bool = connection
-        .prepare("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'")
-        .and_then(|mut statement| statement.exists([]))
-        .map_err(refused)?;
-    if !made {
-        connection
-            .execute_batch(&format!(
-                "BEGIN IMMEDIATE; {SCHEMA} INSERT INTO schema_version VALUES ({VERSION}); COMMIT;"
-            ))
-            .map_err(refused)?;
-    }
+    make_tables(&connection).map_err(refused)?;
     check_version(&connection).map_err(refused)?.map_or(Ok(connection), Err)
+}
+
+/// Makes what is missing. Looked at again within the transaction: several programs may begin at
+/// once.
+fn make_tables(connection: &Connection) -> rusqlite::Result<()> {
+    if version(connection)?.is_some_and(|found| found >= VERSION) {
+        return Ok(());
+    }
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let found = version(connection)?;
+    let mut sql = String::new();
+    if found.is_none() {
+        sql += SCHEMA;
+        sql += "INSERT INTO schema_version VALUES (1);";
+    }
+    if found.is_none_or(|found| found < 2) {
+        sql += SINCE_2;
+        sql += super::checks::SCHEMA;
+        let _ = write!(sql, "UPDATE schema_version SET version = {VERSION};");
+    }
+    connection.execute_batch(&sql)?;
+    connection.execute_batch("COMMIT")
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<Option<u32>> {
+    if !has_table(connection, "schema_version")? {
+        return Ok(None);
+    }
+    connection.query_row("SELECT max(version) FROM schema_version", [], |row| row.get(0))
+}
+
+/// Whether there is a table of this name: a file of an earlier version has fewer, and a reader
+/// makes none.
+pub fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    connection.prepare_cached(sql)?.exists([name])
+}
+
+/// Does something with an `index.db` of its own connection, beside the daemon.
+///
+/// # Errors
+///
+/// With the path and what to do.
+pub fn change<T>(
+    dir: &Path,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> Result<T, StoreError> {
+    let connection = open(dir)?;
+    work(&connection).map_err(|error| files::refused(&files::index_path(dir), &error))
 }
 
 /// What is wrong with the version of the tables.
@@ -95,11 +145,6 @@ pub fn check_version(connection: &Connection) -> rusqlite::Result<Option<StoreEr
         found,
         known: VERSION,
     }))
-}
-
-/// Whether retention has dropped this day: its rows count as expired.
-pub fn day_expired(connection: &Connection, day: i32) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM expired_days WHERE day = ?")?.exists([day])
 }
 
 /// An upsert in which the later stamp holds.
@@ -339,13 +384,5 @@ pub fn remove_dead_letter(connection: &Connection, letter: &DeadLetter) -> rusql
                 letter.offset_bytes
             ],
         )
-        .map(drop)
-}
-
-/// Notes that a day is dropped. Committed before its file is removed, so that a writer that
-/// still holds the file sees it.
-pub fn expire_day(connection: &Connection, day: i32, now_ms: i64) -> rusqlite::Result<()> {
-    connection
-        .execute("INSERT OR IGNORE INTO expired_days VALUES (?, ?)", [i64::from(day), now_ms])
         .map(drop)
 }

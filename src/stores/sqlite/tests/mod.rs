@@ -11,7 +11,9 @@ use crate::ledger::{Carried, Cause, Encoding, KernelIdentity, Marker, Reason, Re
 use crate::record::Level;
 use crate::stores::{CountKey, LogReader, Page, RowQuery, StoredRow};
 
+mod checks;
 mod days;
+mod ending;
 mod events;
 mod facts;
 

@@ -1,0 +1,191 @@
+//! Everything is destroyed, and everything comes back.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::Backed;
+use crate::support::ledger::{Ledger, Rotation, Style};
+use crate::support::mariadb::Server;
+use crate::support::postgresql::Cluster;
+use crate::support::site::told;
+use crate::support::{PATIENCE, pause_ms, seed, skip, within};
+
+const DORA: &str = "
+    SET NAMES utf8mb4;
+    CREATE TABLE dora_metrics (id BIGINT PRIMARY KEY AUTO_INCREMENT, cycle_id VARCHAR(100),
+      metadata JSON, created_at DATETIME(3)) CHARACTER SET utf8mb4;
+    INSERT INTO dora_metrics (cycle_id, metadata, created_at)
+      SELECT CONCAT('it''s (', seq, '); \\\\ \\n ñ 🚢'), JSON_OBJECT('n', seq), NOW(3)
+      FROM seq_1_to_5000;
+    CREATE TABLE dora_incidents (id BIGINT PRIMARY KEY, body BLOB);
+    INSERT INTO dora_incidents VALUES (1, 0x0027285c0a3b), (2, NULL);";
+
+/// What must be equal afterwards.
+fn dora(server: &Server) -> String {
+    server.sql("CHECKSUM TABLE bitacora.dora_metrics, bitacora.dora_incidents EXTENDED")
+}
+
+fn shop(cluster: &Cluster) -> String {
+    cluster.sql("shop", "SELECT count(*), md5(string_agg(o::text, '|' ORDER BY id)) FROM orders o")
+}
+
+#[test]
+fn rows_metrics_and_databases_that_are_destroyed_under_a_writing_daemon_come_back_equal() {
+    let name = "rows_metrics_and_databases_come_back";
+    let (server, cluster) = match (Server::start(), Cluster::start()) {
+        (Ok(server), Ok(cluster)) => (server, cluster),
+        (Err(why), _) | (_, Err(why)) => return skip(name, &why),
+    };
+    server.sql(&format!("USE bitacora; {DORA}"));
+    cluster.sql("postgres", "CREATE DATABASE shop");
+    cluster.sql(
+        "shop",
+        "CREATE TABLE orders (id int PRIMARY KEY, what text); \
+         INSERT INTO orders SELECT n, E'tab\\there \\\\. ' || n FROM generate_series(1, 3000) n",
+    );
+    let mut backed = Backed::new();
+    let (kept, other) = (backed.site.path("kept.txt"), backed.site.path("other.json"));
+    fs::write(&kept, "of a command\n").unwrap();
+    fs::write(&other, "{\"of\":\"an application\"}\n").unwrap();
+    backed.extra = format!(
+        "{}\n[[backup.database]]\nname = \"shop\"\ndatabases = [\"shop\"]\n{}\n\
+         [[backup.database]]\nname = \"own\"\nkind = \"command\"\ndump = [\"cat\", {kept:?}]\n\
+         restore = [\"sh\", \"-c\", \"cat >{}\"]\n",
+        server.dora(),
+        cluster.keys(),
+        kept.display()
+    );
+    backed.configure(&format!("files = [{:?}]", backed.site.path("*.json")));
+    let site = &backed.site;
+    let mut ledger = Ledger::new(&site.log("app.log"), Style::Json, 1, seed());
+    let daemon = site.start();
+    ledger.write(2000);
+    // what is in flight when the archive is made is the point
+    assert!(within(PATIENCE, || !site.rows().is_empty()), "{}", site.said());
+    let made = std::thread::scope(|scope| {
+        let made = scope.spawn(|| site.run(&["backup", "create"]));
+        while !made.is_finished() {
+            ledger.write(50);
+            pause_ms(5);
+        }
+        made.join().unwrap()
+    });
+    assert!(made.status.success(), "{}", told(&made));
+    site.all_arrives(&mut ledger, PATIENCE);
+    daemon.stop();
+    let (before_dora, before_shop) = (dora(&server), shop(&cluster));
+
+    fs::remove_dir_all(site.store_dir()).unwrap();
+    fs::remove_dir_all(site.path("state")).unwrap();
+    fs::remove_file(&kept).unwrap();
+    fs::remove_file(&other).unwrap();
+    server.sql("DROP DATABASE bitacora");
+    cluster.sql("postgres", "DROP DATABASE shop");
+
+    let restored = site.run(&["restore"]);
+    assert!(restored.status.success(), "{}", told(&restored));
+    assert_eq!(dora(&server), before_dora);
+    assert_eq!(shop(&cluster), before_shop);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "of a command\n");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "{\"of\":\"an application\"}\n");
+    let audit = site.run(&["audit"]);
+    assert!(audit.status.success(), "{}", told(&audit));
+    assert!(!site.rows().is_empty());
+    // the log is still there: what came after the backup is read now, and nothing twice
+    let daemon = site.start();
+    ledger.write(500);
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
+    let drill = site.run(&["restore", "--drill"]);
+    let said = told(&drill);
+    assert!(drill.status.success() && said.contains("5002 rows"), "{said}");
+    assert_eq!(said.matches(" loaded: ").count(), 6, "{said}");
+    let left = server.sql("SHOW DATABASES LIKE 'bitacora\\_%'");
+    assert_eq!(left, "", "a scratch database is left");
+}
+
+/// Each rotation makes a new origin, and each life of the daemon new ones of old files.
+#[test]
+fn archives_that_are_made_while_files_rotate_are_clean_each() {
+    let backed = Backed::new();
+    backed.configure("parts = [\"logs\", \"state\"]");
+    let site = &backed.site;
+    let mut ledger = Ledger::new(&site.log("app.log"), Style::Json, 1, seed());
+    let daemon = site.start();
+    ledger.write(100);
+    assert!(within(PATIENCE, || site.rows().len() > 50), "{}", site.said());
+    let rounds = 6;
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            for _ in 0..rounds {
+                site.answers(&["backup", "create"], 0, ": good");
+            }
+        });
+        while !made.is_finished() {
+            ledger.write(200);
+            ledger.rotate(Rotation::Rename);
+            pause_ms(30);
+        }
+        made.join().unwrap();
+    });
+    daemon.kill();
+    let archives = backed.archives();
+    assert_eq!(archives.len(), rounds);
+    for (number, archive) in archives.iter().enumerate() {
+        let to = site.path(&format!("round-{number}"));
+        let (archive, to_text) = (archive.to_str().unwrap(), to.to_str().unwrap());
+        site.answers(&["restore", archive, "--to", to_text], 0, "logs");
+        fs::remove_dir_all(site.store_dir()).unwrap();
+        fs::rename(to.join("logs"), site.store_dir()).unwrap();
+        let audit = site.json(&["audit", "--json"]);
+        assert_eq!(audit["clean"], true, "{archive}: {audit:#}");
+        assert!(audit["rows"].as_u64().unwrap() > 0, "{audit:#}");
+    }
+    // the newest, with its state: the daemon goes on from there
+    let newest = archives.last().unwrap().to_str().unwrap();
+    site.answers(&["restore", newest, "--overwrite"], 0, "state");
+    let daemon = site.start();
+    site.all_arrives(&mut ledger, Duration::from_mins(2));
+    site.ends_well(daemon, &ledger.expected);
+}
+
+#[test]
+fn a_restore_is_refused_over_rows_under_a_daemon_and_without_a_verified_archive() {
+    let backed = Backed::new();
+    backed.configure("");
+    backed.fill(30);
+    let site = &backed.site;
+    let made = site.run(&["backup", "create", "--no-verify"]);
+    assert!(made.status.success(), "{}", told(&made));
+    let archive = backed.archives().pop().unwrap();
+    let archive = archive.to_str().unwrap();
+    site.answers(&["restore"], 1, "no verified archive");
+    site.answers(&["restore", archive], 2, "--unverified");
+    site.answers(&["backup", "verify", archive], 0, "good");
+    site.answers(&["restore"], 2, "--overwrite");
+    let daemon = site.start();
+    support_ready(&backed);
+    site.answers(&["restore", "--overwrite"], 75, "stop it first");
+    daemon.stop();
+    let before = fs::metadata(site.store_dir().join("index.db")).unwrap().modified().unwrap();
+    site.answers(&["restore", "--overwrite", "--dry-run"], 0, "would go to");
+    let after = fs::metadata(site.store_dir().join("index.db")).unwrap().modified().unwrap();
+    assert_eq!(before, after);
+    site.answers(&["restore", "--overwrite"], 0, "logs");
+    site.audit_is_clean();
+    site.answers(&["restore", "--part", "nothing"], 1, "it has");
+    site.answers(&["restore", "--part", "config"], 2, "--to DIR");
+    let to = site.path("unpacked");
+    site.answers(&["restore", "--part", "config", "--to", to.to_str().unwrap()], 0, "config");
+    assert!(to.join("config/bitacora.toml").exists());
+}
+
+fn support_ready(backed: &Backed) {
+    let lock = backed.site.path("state/lock");
+    crate::support::eventually("the daemon holds the state", || {
+        let held = fs::File::open(&lock).map(|file| {
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
+        });
+        held.unwrap_or(false)
+    });
+}

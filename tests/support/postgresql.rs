@@ -1,0 +1,132 @@
+//! A real `PostgreSQL` for tests: Debian's, with its data below `target`.
+
+#![allow(dead_code, reason = "each test program uses its part of this")]
+#![allow(clippy::expect_used, reason = "all of it is tests")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The password of user `bitacora`: a test may look for it where it must not be.
+pub const PASSWORD: &str = "pg-canary-51d0";
+
+/// A running cluster. It ends when it is dropped, or with this process.
+pub struct Cluster {
+    dir: tempfile::TempDir,
+    port: u16,
+    /// A shell that ends the server when this process has gone.
+    keeper: Child,
+}
+
+impl Cluster {
+    /// Starts a cluster whose superuser is `bitacora`.
+    ///
+    /// # Errors
+    ///
+    /// Why this machine cannot run one.
+    pub fn start() -> Result<Self, String> {
+        let bin = glob::glob("/usr/lib/postgresql/*/bin/postgres").expect("a pattern");
+        let bin = bin.flatten().last().ok_or("no PostgreSQL (package postgresql)")?;
+        let bin = bin.parent().expect("a directory").to_owned();
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let (data, password) = (dir.path().join("data"), dir.path().join("password"));
+        fs::write(&password, PASSWORD).expect("a file");
+        // it refuses to be run by root
+        let through: Vec<&str> = if super::is_root() {
+            let owned = Command::new("chown").arg("-R").arg("postgres").arg(dir.path()).status();
+            if !owned.is_ok_and(|status| status.success()) {
+                return Err("there is no user postgres".into());
+            }
+            vec!["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        } else {
+            vec!["env"]
+        };
+        let made = Command::new(through[0])
+            .args(&through[1..])
+            .arg(bin.join("initdb"))
+            .args(["--username=bitacora", "--auth=scram-sha-256", "--encoding=UTF8", "-N", "-D"])
+            .arg(&data)
+            .arg(format!("--pwfile={}", password.display()))
+            .output()
+            .expect("initdb");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = free_port();
+        let keeper = keeper(&through, &bin, dir.path(), port);
+        let cluster = Self { dir, port, keeper };
+        let ready = || cluster.try_sql("postgres", "SELECT 1").is_ok();
+        assert!(super::within(Duration::from_mins(1), ready), "no answer: {}", cluster.log());
+        Ok(cluster)
+    }
+
+    /// A file with the password of user `bitacora`.
+    pub fn password_file(&self) -> PathBuf {
+        self.dir.path().join("password")
+    }
+
+    /// Keys of a `[[backup.database]]` that reaches it.
+    pub fn keys(&self) -> String {
+        format!(
+            "kind = \"postgresql\"\nhost = \"127.0.0.1\"\nport = {}\nusername = \"bitacora\"\n\
+             password_file = \"{}\"\n",
+            self.port,
+            self.password_file().display()
+        )
+    }
+
+    /// Executes statements in a database; answers rows, `|` between columns.
+    pub fn sql(&self, database: &str, statements: &str) -> String {
+        self.try_sql(database, statements).expect("the server takes it")
+    }
+
+    fn try_sql(&self, database: &str, statements: &str) -> Result<String, String> {
+        let output = Command::new("psql")
+            .args(["-X", "-q", "-A", "-t", "-w", "-h", "127.0.0.1", "-U", "bitacora"])
+            .args(["-v", "ON_ERROR_STOP=1", "-p", &self.port.to_string(), "-d", database])
+            .args(["-c", statements])
+            .env("PGPASSWORD", PASSWORD)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| error.to_string())?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // the keeper ends the server when its input is closed
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn keeper(through: &[&str], bin: &Path, dir: &Path, port: u16) -> Child {
+    let script = "log=$1; shift; \"$@\" >\"$log\" 2>&1 </dev/null & server=$!; cat >/dev/null; \
+                  kill -INT $server; wait $server 2>/dev/null";
+    Command::new("sh")
+        .args(["-c", script, "keeper"])
+        .arg(dir.join("log"))
+        .args(through)
+        .arg(bin.join("postgres"))
+        .arg("-D")
+        .arg(dir.join("data"))
+        .args(["-h", "127.0.0.1", "-k", "", "-F", "-p", &port.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh")
+}
