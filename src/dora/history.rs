@@ -113,7 +113,8 @@ impl Delivery {
 }
 
 impl History {
-    /// Reads what was declared from `since_ms` up to `until_ms`.
+    /// Reads what was declared from `since_ms` up to `until_ms`. Lead times of cycles are right from
+    /// `lead_ms` on: when a cycle began is a question of its own, and the dearest one.
     ///
     /// # Errors
     ///
@@ -122,6 +123,7 @@ impl History {
         store: &dyn DoraStore,
         scope: &Scope,
         since_ms: i64,
+        lead_ms: i64,
         until_ms: i64,
     ) -> Result<Self, DoraError> {
         let since_ms = since_ms.max(0);
@@ -138,9 +140,10 @@ impl History {
         let any = Window { service: None, team: None, ..window.clone() };
         let incidents = store.incidents(&any).await?;
         let starts = store.starts(&window).await?;
-        let mut cycles: Vec<String> = phases.iter().map(|phase| phase.cycle_id.clone()).collect();
-        let bare = deployments.iter().filter(|one| one.changes.is_empty());
-        cycles.extend(bare.filter_map(|one| one.cycle_id.clone()));
+        let recent = phases.iter().filter(|phase| phase.created_ms >= lead_ms);
+        let mut cycles: Vec<String> = recent.map(|phase| phase.cycle_id.clone()).collect();
+        let bare = |one: &&Deployment| one.changes.is_empty() && one.deployed_ms >= lead_ms;
+        cycles.extend(deployments.iter().filter(bare).filter_map(|one| one.cycle_id.clone()));
         cycles.sort_unstable();
         cycles.dedup();
         let began = store.cycle_starts(&cycles).await?;

@@ -240,3 +240,29 @@ async fn slow(
     .await?;
     Ok((Share::new(found, read), cut))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_needs_twice_the_share_and_ten_rows_more() {
+        for (before, after, worse) in [
+            // 1 % to 2 % of 1000: 10 more
+            ((10, 1000), (20, 1000), true),
+            ((10, 1000), (19, 1000), false),
+            // twice the share, but only 5 more
+            ((5, 1000), (10, 1000), false),
+            // ten times the rows of ten times the traffic
+            ((10, 1000), (100, 10_000), false),
+            ((0, 1000), (10, 1000), true),
+            ((0, 1000), (0, 1000), false),
+            ((40, 1000), (10, 1000), false),
+            ((0, 0), (50, 1000), false),
+            ((10, 1000), (0, 0), false),
+        ] {
+            let share = |(rows, of): (u64, u64)| Share::new(rows, of);
+            assert_eq!(step("x", share(before), share(after)).worse, worse, "{before:?} {after:?}");
+        }
+    }
+}

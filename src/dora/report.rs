@@ -97,8 +97,9 @@ pub async fn load(
     period: Period,
     now_ms: i64,
 ) -> Result<History, DoraError> {
-    let earliest = period.before().before().since_ms;
-    History::load(store, scope, earliest, now_ms.max(period.until_ms)).await
+    let before = period.before();
+    let until_ms = now_ms.max(period.until_ms);
+    History::load(store, scope, before.before().since_ms, before.since_ms, until_ms).await
 }
 
 /// The report of a history.

@@ -45,8 +45,10 @@ impl Dialect {
                 .into_iter()
                 .filter_map(|(column, one)| Some((column, one.as_ref()?)))
                 .collect();
+            let texts: Vec<String> =
+                said.iter().map(|(column, _)| format!(" AND {alias}.{column} = ?")).collect();
             Statement {
-                text: said.iter().map(|(column, _)| format!(" AND {alias}.{column} = ?")).collect(),
+                text: texts.concat(),
                 binds: said.into_iter().map(|(_, one)| text(one)).collect(),
             }
         };

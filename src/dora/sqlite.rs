@@ -23,6 +23,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 static DIALECT: Dialect = Dialect {
     time: str::to_owned,
     hundredths: |column| format!("CAST(round({column} * 100) AS INTEGER)"),
+    // it reads by index what it can
+    by_index: |_| String::new(),
     keep: "ON CONFLICT DO NOTHING",
     replace: |columns| {
         let set: Vec<String> =
@@ -64,13 +66,13 @@ impl SqliteStore {
         })
     }
 
-    fn read<R: Send + 'static, T: Send + 'static>(
+    fn read<R, T: Send + 'static>(
         &self,
         statements: Vec<Statement>,
         whole: fn(Vec<R>) -> Result<Vec<T>, sql::Strange>,
     ) -> Answer<'_, Vec<T>>
     where
-        R: for<'a> TryFrom<&'a Row<'a>, Error = rusqlite::Error>,
+        R: for<'a> TryFrom<&'a Row<'a>, Error = rusqlite::Error> + Send + 'static,
     {
         self.with(false, move |connection| {
             let mut rows = Vec::new();

@@ -16,6 +16,8 @@ mod support;
 
 mod commands;
 mod exec;
+mod impact;
+mod report;
 mod schema;
 mod store;
 mod trace;

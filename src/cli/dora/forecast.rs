@@ -50,7 +50,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
     let history = runtime()?.block_on(async {
         let store = store(&config).await?;
         let since_ms = Period::last_days(HISTORY_DAYS, now_ms).since_ms;
-        anyhow::Ok(History::load(&*store, &args.which.scope(), since_ms, now_ms).await?)
+        anyhow::Ok(History::load(&*store, &args.which.scope(), since_ms, since_ms, now_ms).await?)
     })?;
     let forecast = forecast::forecast(&history, args.days, args.seed, now_ms);
     if args.json {

@@ -237,9 +237,7 @@ fn write_step(pdca: &Pdca, dry_run: bool, output: &mut impl Write) -> io::Result
         Some(format!("    {name} {since} to {until}: {} {value} ({of})", metric.name()))
     };
     for line in [measured("before", &pdca.baseline), measured("after ", &pdca.result)] {
-        if let Some(line) = line {
-            writeln!(output, "{line}")?;
-        }
+        line.map_or(Ok(()), |line| writeln!(output, "{line}"))?;
     }
     let better = pdca.result.get("better_percent").and_then(Value::as_f64);
     let by = |percent: f64| {

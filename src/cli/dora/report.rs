@@ -130,22 +130,12 @@ fn trend(trend: &Trend) -> String {
     if previous.value.is_none() {
         return "no events".to_owned();
     }
-    let mut text = format!("{} ({})", words::figure(previous), words::events(previous));
-    let word = match trend.direction {
-        None => return text,
-        Some(Direction::Better) => "better",
-        Some(Direction::Worse) => "worse",
-        Some(Direction::Same) => "the same",
-    };
-    text += "; ";
-    text += word;
-    if let Some(percent) = trend.percent.filter(|percent| *percent != 0.0) {
-        text += &format!(" by {:.0} %", percent.abs());
-    }
-    if !trend.enough {
-        text += ", of too few events to mean much";
-    }
-    text
+    let before = format!("{} ({})", words::figure(previous), words::events(previous));
+    let Some(moved) = trend.direction.map(direction) else { return before };
+    let by = trend.percent.filter(|percent| *percent != 0.0);
+    let by = by.map_or_else(String::new, |percent| format!(" by {:.0} %", percent.abs()));
+    let few = if trend.enough { "" } else { ", of too few events to mean much" };
+    format!("{before}; {moved}{by}{few}")
 }
 
 fn write_csv(report: &Report, output: &mut impl Write) -> io::Result<()> {

@@ -52,7 +52,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
     let history = runtime()?.block_on(async {
         let store = store(&config).await?;
         let since_ms = Period::last_days(HISTORY_DAYS, at_ms).since_ms;
-        anyhow::Ok(History::load(&*store, &args.which.scope(), since_ms, at_ms).await?)
+        anyhow::Ok(History::load(&*store, &args.which.scope(), since_ms, since_ms, at_ms).await?)
     })?;
     let risk = match risk::risk(&history, Next { at_ms, changes: args.changes }) {
         Ok(risk) => risk,
