@@ -25,7 +25,7 @@ impl Run<'_> {
         let cassandra =
             CassandraStore::with_lifetimes(store.cassandra.clone(), store.lifetimes.clone());
         self.times_to_live(&cassandra).await?;
-        self.partitions(&cassandra).await?;
+        Box::pin(self.partitions(&cassandra)).await?;
         self.report.notes.push(
             "the running daemon writes the times to live that it read when it started; restart it \
              after a policy was changed"
