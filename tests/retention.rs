@@ -1,6 +1,14 @@
 //! `bitacora retention` beside the real daemon, and what `audit` says afterwards.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "all of it is tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::pedantic,
+    reason = "a test that fails may panic"
+)]
 
 mod support;
 
@@ -167,6 +175,8 @@ fn without_the_daemon_a_file_with_nothing_else_goes_whole() {
     assert!(!day_file(&site, 10).exists() && day_file(&site, 8).exists());
     let left = ["-wal", "-shm"].map(|end| day_file(&site, 8).with_extension(format!("db{end}")));
     assert!(left.iter().all(|path| !path.exists()), "it has left WAL mode again");
+    let index = site.store_dir().join("index.db");
+    assert_eq!(fs::read(&index).unwrap()[18], 1, "and so has the index");
     site.audit_is_clean();
     // the day of the whole file is only ended for its source
     let daemon = site.start();
