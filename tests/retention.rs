@@ -183,6 +183,7 @@ fn without_the_daemon_a_file_with_nothing_else_goes_whole() {
     append(&site.log("web.log"), 10, 3);
     append(&site.log("short.log"), 10, 4);
     eventually("late rows", || stored(&site, "web") == 23 && expired(&site) == 44);
+    assert_eq!(stored(&site, "short"), 0);
     daemon.stop();
     site.audit_is_clean();
 }
