@@ -23,8 +23,8 @@ const BESIDE_BYTES_MAX: u64 = 16 << 20;
 pub struct Verified {
     /// Its name.
     pub archive: String,
-    /// When it was begun: it holds nothing younger.
-    pub begun_ms: i64,
+    /// When it was begun: what was written later may not be in it.
+    pub created_ms: i64,
     /// When it was read.
     pub verified_ms: i64,
     /// Its size.
@@ -223,7 +223,7 @@ mod tests {
     fn verified(name: &str, verified_ms: i64, bytes: u64) -> Verified {
         Verified {
             archive: name.into(),
-            begun_ms: 0,
+            created_ms: 0,
             verified_ms,
             bytes,
             sha256: String::new(),

@@ -77,7 +77,7 @@ pub fn examine(path: &Path, name: &str, now_ms: i64) -> Result<Verdict, BackupEr
         let there = manifest.parts.iter().filter(|part| part.is_there());
         verdict.verified = Some(Verified {
             archive: name.to_owned(),
-            begun_ms: manifest.begun_ms,
+            created_ms: manifest.begun_ms,
             verified_ms: now_ms,
             bytes: reader.bytes(),
             sha256: reader.sha256()?,
