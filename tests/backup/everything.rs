@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::Backed;
+use crate::support::client::Client;
 use crate::support::ledger::{Ledger, Rotation, Style};
 use crate::support::mariadb::Server;
 use crate::support::postgresql::Cluster;
@@ -178,6 +179,118 @@ fn a_restore_is_refused_over_rows_under_a_daemon_and_without_a_verified_archive(
     let to = site.path("unpacked");
     site.answers(&["restore", "--part", "config", "--to", to.to_str().unwrap()], 0, "config");
     assert!(to.join("config/bitacora.toml").exists());
+}
+
+/// Each database by name, and a whole server; over what is there only when it is said.
+#[test]
+fn databases_of_mariadb_and_postgresql_come_back_one_by_one_and_whole() {
+    let name = "databases_of_mariadb_and_postgresql_come_back_one_by_one_and_whole";
+    let (server, cluster) = match (Server::start(), Cluster::start()) {
+        (Ok(server), Ok(cluster)) => (server, cluster),
+        (Err(why), _) | (_, Err(why)) => return skip(name, &why),
+    };
+    let odd = "a `b`; c";
+    let quoted = format!("`{}`", odd.replace('`', "``"));
+    server.sql(&format!(
+        "CREATE DATABASE {quoted}; USE {quoted}; CREATE TABLE `x ``y` (a VARCHAR(20)); \
+         INSERT INTO `x ``y` VALUES ('1'), (NULL); CREATE PROCEDURE p() SELECT 1"
+    ));
+    cluster.sql("postgres", "CREATE DATABASE \"Odd name\"");
+    cluster.sql("Odd name", "CREATE TABLE \"T\" (a int); INSERT INTO \"T\" VALUES (1), (2), (3)");
+    let mut backed = Backed::new();
+    let mysql = format!(
+        "kind = \"mysql\"\nhost = {:?}\nusername = \"bitacora\"\npassword_file = {:?}\n",
+        server.socket(),
+        server.password_file()
+    );
+    backed.extra = format!(
+        "[[backup.database]]\nname = \"all\"\n{mysql}[[backup.database]]\nname = \"whole\"\n{0}\
+         [[backup.database]]\nname = \"one\"\ndatabases = [\"Odd name\"]\n{0}",
+        cluster.keys()
+    );
+    backed.configure("parts = []\ncompression = \"gzip\"");
+    let site = &backed.site;
+    let archive = backed.create();
+    assert!(archive.to_str().unwrap().ends_with(".tar.gz"));
+    let drill = told(&site.run(&["restore", "--drill"]));
+    assert!(
+        drill.contains("2 dumps loaded, 2 rows") && drill.contains("1 dumps loaded, 3 rows"),
+        "{drill}"
+    );
+    for part in ["all", "whole", "one"] {
+        site.answers(&["restore", "--part", part], 2, "--overwrite");
+    }
+    let count = format!("SELECT count(*) FROM {quoted}.`x ``y`");
+    server.sql(&format!("DROP DATABASE {quoted}"));
+    site.answers(&["restore", "--part", "all"], 0, "all");
+    assert_eq!(server.sql(&count), "2");
+    server.sql(&format!("CALL {quoted}.p()"));
+    server.sql(&format!("DELETE FROM {quoted}.`x ``y`"));
+    site.answers(&["restore", "--part", "all", "--overwrite"], 0, "all");
+    assert_eq!(server.sql(&count), "2");
+    let rows = || cluster.sql("Odd name", "SELECT count(*) FROM \"T\"");
+    cluster.sql("Odd name", "DELETE FROM \"T\"");
+    site.answers(&["restore", "--part", "one", "--overwrite"], 0, "one");
+    assert_eq!(rows(), "3");
+    cluster.sql("postgres", "DROP DATABASE \"Odd name\"");
+    site.answers(&["restore", "--part", "whole"], 0, "whole");
+    assert_eq!(rows(), "3");
+}
+
+/// The spool is not in an archive: what is restored has lanes of segments that are gone.
+#[test]
+fn a_daemon_with_a_socket_goes_on_after_a_restore() {
+    let mut backed = Backed::new();
+    let socket = backed.site.path("log.sock");
+    backed.site.socket = format!("stream = {socket:?}\ndgram = \"\"");
+    backed.configure("");
+    let site = &backed.site;
+    let record = |number: u64| format!("{{\"message\":\"ln{number:08}x\",\"level\":\"INFO\"}}");
+    let daemon = site.start();
+    let mut client = Client::new(&socket);
+    (0..300).for_each(|number| client.send(&record(number)));
+    assert!(client.settle(PATIENCE));
+    assert!(within(PATIENCE, || site.rows().len() == 300), "{}", site.said());
+    backed.create();
+    daemon.stop();
+    fs::remove_dir_all(site.store_dir()).unwrap();
+    fs::remove_dir_all(site.path("state")).unwrap();
+    site.answers(&["restore"], 0, "state");
+    site.answers(&["audit"], 0, "clean");
+    let daemon = site.start();
+    let mut client = Client::new(&socket);
+    (300..400).for_each(|number| client.send(&record(number)));
+    assert!(client.settle(PATIENCE));
+    assert!(within(PATIENCE, || site.rows().len() == 400), "{}", site.said());
+    daemon.stop();
+    assert!(site.rows().values().all(|times| *times == 1));
+    site.audit_is_clean();
+}
+
+#[test]
+fn what_root_restores_belongs_to_the_owner_of_its_directory() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let name = "what_root_restores_belongs_to_the_owner_of_its_directory";
+    if !crate::support::is_root() {
+        return skip(name, "only root gives files away");
+    }
+    let backed = Backed::new();
+    backed.configure("");
+    backed.fill(30);
+    backed.create();
+    let site = &backed.site;
+    fs::remove_dir_all(site.store_dir()).unwrap();
+    fs::remove_dir_all(site.path("state")).unwrap();
+    fs::create_dir(site.path("state")).unwrap();
+    chown(site.path("state"), Some(54_321), Some(54_322)).unwrap();
+    fs::create_dir(site.store_dir()).unwrap();
+    chown(site.store_dir(), Some(54_321), Some(54_322)).unwrap();
+    site.answers(&["restore"], 0, "logs");
+    for path in [site.store_dir().join("index.db"), site.path("state/state.db")] {
+        let data = fs::metadata(&path).unwrap();
+        assert_eq!((data.uid(), data.gid()), (54_321, 54_322), "{}", path.display());
+        assert_eq!(data.permissions().mode() & 0o777, 0o640);
+    }
 }
 
 fn support_ready(backed: &Backed) {
