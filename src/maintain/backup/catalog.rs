@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::BackupError;
 use super::names::Name;
+use super::{BackupError, own_like};
 use crate::durable;
 
 /// Ending of the file that says an archive was read again.
@@ -141,7 +141,9 @@ pub fn put_beside(archive: &Path, ending: &str, value: &impl Serialize) -> Resul
     text.push(b'\n');
     durable::replace(&path, &text).map_err(failed)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
-    fs::set_permissions(&path, mode).map_err(failed)
+    fs::set_permissions(&path, mode)
+        .and_then(|()| own_like(path.parent().unwrap_or(Path::new(".")), &path))
+        .map_err(failed)
 }
 
 /// All archives of a directory, oldest first. Anything else there is passed over.

@@ -62,6 +62,8 @@ pub fn verify(path: &Path, now_ms: i64) -> Result<Verdict, BackupError> {
 /// The same without a note; `name` is the one that the archive has or will have.
 pub fn examine(path: &Path, name: &str, now_ms: i64) -> Result<Verdict, BackupError> {
     let reader = ArchiveReader::open(path)?;
+    // what was just written is to come from the disk, and not from the memory that it came from
+    let _ = rustix::fs::fadvise(reader.file(), 0, None, rustix::fs::Advice::DontNeed);
     let manifest = reader.manifest();
     let mut parts = Vec::new();
     for part in manifest.parts.iter().filter(|part| part.is_there()) {

@@ -71,6 +71,9 @@ impl Server {
         }
         if let Some(file) = &self.ca_file {
             option("ssl-ca", &file.to_string_lossy());
+            // how the two clients are told not to go on without TLS
+            option("loose-ssl-mode", "VERIFY_IDENTITY");
+            option("loose-ssl-verify-server-cert", "1");
         }
         let path = scratch.path("client.cnf");
         tool::private_file(&path, &text)?;
