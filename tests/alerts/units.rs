@@ -10,7 +10,7 @@ use super::support::{has, skip};
 
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
 
-fn units(kind: &str) -> Vec<(String, String)> {
+pub fn units(kind: &str) -> Vec<(String, String)> {
     let mut found: Vec<_> = fs::read_dir(UNITS)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -25,7 +25,7 @@ fn units(kind: &str) -> Vec<(String, String)> {
 }
 
 /// The values of a setting of a unit.
-fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+pub fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
     text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
 }
 
