@@ -181,3 +181,32 @@ fn the_default_file_says_the_defaults_also_when_every_comment_is_taken_away() {
     all.store.cassandra.password_file = None;
     assert_eq!((all.daemon, all.store), (as_it_is.daemon, as_it_is.store));
 }
+
+#[test]
+fn rows_in_cassandra_live_as_the_store_says_where_retention_does_not() {
+    use std::time::Duration;
+
+    use bitacora::key::Table;
+
+    let days = |days: u64| Some(Duration::from_hours(24 * days));
+    let text = |kind: &str| {
+        format!(
+            "[store]\nkind = \"{kind}\"\n[store.cassandra]\nttl = \"20d\"\n[retention]\n\
+             application = \"40d\"\nsources = {{ \"short\" = \"7d\" }}\n\
+             [[files]]\nsource = \"syslog\"\npaths = [\"/var/log/syslog\"]\n"
+        )
+    };
+    let of = |kind: &str| {
+        let lifetimes = parse(text(kind).as_bytes()).unwrap().store.lifetimes;
+        Table::ALL.map(|table| lifetimes.of(table, "x")).map(|lifetime| {
+            assert_eq!(lifetimes.of(Table::Application, "short"), days(7));
+            lifetime
+        })
+    };
+    assert_eq!(of("cassandra"), [days(20), days(40), days(20)]);
+    assert_eq!(of("sqlite"), [days(90), days(40), days(90)]);
+    let for_ever = text("cassandra").replace("20d", "");
+    let lifetimes = parse(for_ever.as_bytes()).unwrap().store.lifetimes;
+    assert_eq!(lifetimes.of(Table::Infrastructure, "x"), None);
+    assert_eq!(lifetimes.longest(), None);
+}

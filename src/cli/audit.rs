@@ -1,5 +1,6 @@
 //! `bitacora audit`: proves that every byte of every file is accounted for.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use super::store::{open_reader, runtime};
 use crate::config::{Config, Machine};
 use crate::daemon::{wall_ms, wall_us};
 use crate::maintain::audit::{self, Deep, Fault, OriginAudit, Report};
+use crate::stores::expired::{Tombstone, date_of};
 use crate::stores::open;
 
 const AFTER_HELP: &str = "\
@@ -91,6 +93,8 @@ fn json(report: &Report, repaired: Option<u64>) -> serde_json::Value {
         "stray_rows": report.stray_rows,
         "dead_letters": report.dead_letters,
         "receipts": report.receipts,
+        "expired_rows": report.expired_rows(),
+        "expired": report.expired,
         "repaired_rows": repaired,
     })
 }
@@ -127,11 +131,22 @@ fn show(
         report.receipts.len(),
         report.dead_letters
     )?;
+    let expired = report.expired_rows();
+    if expired > 0 {
+        writeln!(output, "{expired} rows have expired{}", ended(&report.expired))?;
+    }
     match repaired {
         Some(rows) if args.dry_run => writeln!(output, "{rows} rows would be read again"),
         Some(rows) => writeln!(output, "{rows} rows were read again; run the audit once more"),
         None => Ok(()),
     }
+}
+
+/// What retention has ended, in short.
+fn ended(tombstones: &[Tombstone]) -> String {
+    let days: BTreeSet<i32> = tombstones.iter().map(|tombstone| tombstone.day).collect();
+    let (Some(first), Some(last)) = (days.first(), days.last()) else { return String::new() };
+    format!("; retention has ended {} days, {} to {}", days.len(), date_of(*first), date_of(*last))
 }
 
 fn show_origin(origin: &OriginAudit, output: &mut impl Write) -> std::io::Result<()> {

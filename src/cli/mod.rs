@@ -23,6 +23,7 @@ mod pager;
 pub mod parse;
 pub mod reload;
 pub mod restore;
+pub mod retention;
 pub mod run;
 pub mod schema;
 pub mod send;
@@ -99,6 +100,8 @@ pub enum Command {
     State(state::Args),
     /// Make and check the tables of the store
     Schema(schema::Args),
+    /// Show how long rows live, and let go what has ended
+    Retention(retention::Args),
     /// Look at rows that the store refused, try them again, or drop them
     DeadLetters(dead_letters::Args),
     /// Keep delivery metrics: phases, deployments, incidents
@@ -147,6 +150,7 @@ impl Cli {
                 logs::run(args, || Ok(open::reader(&config.store)?))
             }
             Command::Parse(args) => parse::run(args, args.open()?, output),
+            Command::Retention(args) => retention::run(args, &self.config, output),
             Command::Schema(args) => schema::run(args, &self.config, output),
         }
     }

@@ -148,7 +148,7 @@ async fn ask(action: Action, config: &Config) -> anyhow::Result<Answer> {
             Answer::Applied(schema::apply(cassandra, &config.daemon.host, now_ms).await?)
         }
         (StoreKind::Cassandra, Action::Check { .. }) => {
-            Answer::Checked(report::check(cassandra).await?)
+            Answer::Checked(report::check(cassandra, &config.store.lifetimes).await?)
         }
     })
 }

@@ -231,7 +231,7 @@ const CASSANDRA: &[Key] = &[
         "ttl",
         Ttl(TTL_MAX),
         "\"90d\"",
-        "How long rows live; empty for ever. Existing rows keep the time they were written with.",
+        "How long rows live where [retention] does not say; empty for ever. Existing rows keep the time they were written with.",
     ),
     example("username", Text, "\"bitacora\"", "User name, if the cluster asks for one."),
     example(

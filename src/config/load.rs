@@ -10,8 +10,8 @@ use super::problem::{LoadError, Notice, Place, Problem, Problems, Source};
 use super::settings::Settings;
 use super::walk::{Document, Entries, Located, Value};
 use super::{
-    Cassandra, Config, Daemon, Machine, Socket, Sqlite, Store, StoreKind, Tls, alerts, backup,
-    dora, files, retention, walk,
+    Cassandra, Config, Daemon, Lifetimes, Machine, Socket, Sqlite, Store, StoreKind, Tls, alerts,
+    backup, dora, files, retention, walk,
 };
 
 /// Where the configuration is when nobody says otherwise.
@@ -140,13 +140,16 @@ impl Build<'_> {
             ["dora", "retention", "backup", "alerts"].map(&mut settings);
         let [databases, rules, files] = ["backup.database", "alerts.rule", "files"]
             .map(|name| document.repeated.remove(name).unwrap_or_default());
+        let (said, retention) = (&retention, retention::build(self, &retention));
+        let mut store = self.store(&store, &sqlite, &cassandra);
+        store.lifetimes = retention::lifetimes(said, &retention, store.kind, &store.cassandra);
         Config {
             daemon: self.daemon(&daemon),
-            store: self.store(&store, &sqlite, &cassandra),
+            store,
             files: files::build(self, files),
             socket: self.socket(&socket),
             dora: dora::build(self, &dora),
-            retention: retention::build(self, &retention),
+            retention,
             backup: backup::build(self, &backup, databases),
             alerts: alerts::build(self, &alerts, rules),
             later,
@@ -227,6 +230,7 @@ impl Build<'_> {
             batch_age: store.duration("batch_age").unwrap_or_default(),
             sqlite: Sqlite { dir: self.path(sqlite, "dir") },
             cassandra: self.cassandra(cassandra),
+            lifetimes: Lifetimes::default(),
         }
     }
 

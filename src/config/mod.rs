@@ -31,7 +31,7 @@ pub use dora::{Dora, DoraKind, Mysql};
 pub use load::DEFAULT_PATH;
 pub use machine::Machine;
 pub use problem::{LoadError, Notice, Place, Problem, Problems};
-pub use retention::Retention;
+pub use retention::{Lifetimes, Retention};
 
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +101,8 @@ pub struct Store {
     pub sqlite: Sqlite,
     /// `[store.cassandra]`
     pub cassandra: Cassandra,
+    /// How long rows live in this store, by `[retention]` and `store.cassandra.ttl`.
+    pub lifetimes: Lifetimes,
 }
 
 /// `store.kind`

@@ -95,8 +95,8 @@ impl Pipeline {
             stop.clone(),
         ));
         let tracking = parts.tracking(give_up.clone());
-        let ttl_s = open::ttl_s(&parts.config.store);
-        let tracker = tokio::spawn(track::run(tracking, ttl_s, messages, acked));
+        let lifetimes = open::lifetimes(&parts.config.store);
+        let tracker = tokio::spawn(track::run(tracking, lifetimes, messages, acked));
         let announcing = parts.announcing(stop.clone());
         tokio::spawn(announce::run(announcing.clone(), announced));
         tokio::spawn(announce::post(announcing, Arc::clone(parts.state)));

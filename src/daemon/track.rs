@@ -13,6 +13,7 @@ use super::clock::{wall_ms, wall_us};
 use super::health::Health;
 use super::inbox::{Command, Inbox};
 use crate::backoff::Backoff;
+use crate::config::Lifetimes;
 use crate::key::Table;
 use crate::ledger::{Ack, OriginId, Piece, Span};
 use crate::sources::Input;
@@ -159,12 +160,12 @@ struct Desk {
 /// Runs until all senders are gone and everything that can be committed is.
 pub async fn run(
     tracking: Tracking,
-    ttl_s: Option<i64>,
+    lifetimes: Lifetimes,
     mut messages: mpsc::Receiver<Track>,
     mut acks: mpsc::Receiver<Ack>,
 ) {
     let watch = super::watermarks::Watch::new(tracking.host.clone());
-    let tracker = Tracker::new(ttl_s);
+    let tracker = Tracker::new(lifetimes);
     let mut desk = Desk { tracking, tracker, watch };
     let (mut more, mut more_acks) = (true, true);
     while more || more_acks {

@@ -1,5 +1,7 @@
 //! What is known of deliveries: phases of cycles, deployments with their changes, incidents.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 /// One phase of a cycle, as it ended.
@@ -146,6 +148,74 @@ pub struct Window {
     pub service: Option<String>,
     /// This team only.
     pub team: Option<String>,
+}
+
+/// The last moment of the year 9999: all that any of the databases can say comes before it.
+pub const LAST_MS: i64 = 253_402_300_799_999;
+
+/// When the first phase of a cycle began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CycleStart {
+    /// The cycle.
+    pub cycle_id: String,
+    /// When its first phase began, in milliseconds.
+    pub started_ms: i64,
+}
+
+/// Where the metrics begin: nothing that was before says anything of how a team works.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Starts {
+    /// When the first deployment was declared, by itself or as the phase of a cycle, in
+    /// milliseconds.
+    pub first_ms: Option<i64>,
+    /// When the first [`Deployment`] of each service was declared. Its changes are those that
+    /// gathered before anybody counted.
+    pub services: BTreeMap<String, i64>,
+}
+
+impl Starts {
+    /// From all deployments and all phases of name `deployment` that ended with success or
+    /// failure; `first_ms` for the service and team of the window.
+    #[must_use]
+    pub fn of(deployments: &[Deployment], phases: &[Phase], window: &Window) -> Self {
+        let mut services = BTreeMap::new();
+        for one in deployments {
+            let first = services.entry(one.service.clone()).or_insert(one.deployed_ms);
+            *first = one.deployed_ms.min(*first);
+        }
+        let explicit = deployments
+            .iter()
+            .filter(|one| window.is_of(&one.service, &one.team))
+            .map(|one| one.deployed_ms);
+        let of_cycles = phases
+            .iter()
+            .filter(|one| window.is_of(one.text("service"), one.text("team")))
+            .map(|one| one.created_ms);
+        Self { first_ms: explicit.chain(of_cycles).min(), services }
+    }
+}
+
+impl Window {
+    /// Whether it asks for this service and team.
+    #[must_use]
+    pub fn is_of(&self, service: &str, team: &str) -> bool {
+        self.service.as_ref().is_none_or(|one| one == service)
+            && self.team.as_ref().is_none_or(|one| one == team)
+    }
+}
+
+impl Phase {
+    /// When it began, in milliseconds.
+    #[must_use]
+    pub const fn started_ms(&self) -> i64 {
+        self.created_ms.saturating_sub(self.duration_cs.saturating_mul(10))
+    }
+
+    /// A text of its metadata; empty if there is none.
+    #[must_use]
+    pub fn text(&self, key: &str) -> &str {
+        self.metadata.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
 }
 
 impl PhaseName {

@@ -20,7 +20,21 @@ mod sql;
 mod sqlite;
 pub mod trace;
 
-use events::{Deployment, Incident, Pdca, Phase, Window};
+pub mod bands;
+pub mod chance;
+pub mod explain;
+pub mod figures;
+pub mod forecast;
+pub mod history;
+pub mod impact;
+#[cfg(test)]
+pub(crate) mod memory;
+pub mod pdca;
+pub mod report;
+mod report_sql;
+pub mod risk;
+
+use events::{CycleStart, Decision, Deployment, Incident, Pdca, Phase, PhaseName, Starts, Window};
 
 /// What a store answers, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DoraError>> + Send + 'a>>;
@@ -89,6 +103,42 @@ pub trait DoraStore: Send + Sync {
 
     /// All phases of a cycle, oldest first.
     fn cycle<'a>(&'a self, cycle_id: &'a str) -> Answer<'a, Vec<Phase>>;
+
+    /// The `deployment` phases among [`DoraStore::phases`] that ended with success or failure.
+    fn deployment_phases<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Phase>> {
+        Box::pin(async move {
+            let mut phases = self.phases(window).await?;
+            phases.retain(|phase| {
+                phase.name == PhaseName::Deployment
+                    && matches!(phase.decision, Decision::Success | Decision::Failed)
+            });
+            Ok(phases)
+        })
+    }
+
+    /// When each of these cycles began; cycles that are not known are left out.
+    fn cycle_starts<'a>(&'a self, cycles: &'a [String]) -> Answer<'a, Vec<CycleStart>> {
+        Box::pin(async move {
+            let mut starts = Vec::with_capacity(cycles.len());
+            for cycle_id in cycles {
+                let phases = self.cycle(cycle_id).await?;
+                if let Some(started_ms) = phases.iter().map(Phase::started_ms).min() {
+                    starts.push(CycleStart { cycle_id: cycle_id.clone(), started_ms });
+                }
+            }
+            Ok(starts)
+        })
+    }
+
+    /// Where the metrics of the window's service and team begin; its times do not matter.
+    fn starts<'a>(&'a self, window: &'a Window) -> Answer<'a, Starts> {
+        Box::pin(async move {
+            let all = Window { since_ms: 0, until_ms: events::LAST_MS, service: None, team: None };
+            let deployments = self.deployments(&all).await?;
+            let phases = self.deployment_phases(&all).await?;
+            Ok(Starts::of(&deployments, &phases, window))
+        })
+    }
 
     /// Adds a deployment; `false` if one of this name is there, which stays as it is.
     fn add_deployment<'a>(&'a self, deployment: &'a Deployment) -> Answer<'a, bool>;

@@ -8,9 +8,9 @@ use mysql_async::{
     Conn, Error, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts, SslOpts, TxOpts, Value,
 };
 
-use super::events::{Deployment, Incident, Pdca, Phase, Window};
+use super::events::{CycleStart, Deployment, Incident, Pdca, Phase, Starts, Window};
 use super::sql::{self, Bind, Dialect, Statement};
-use super::{Answer, DoraError, DoraStore};
+use super::{Answer, DoraError, DoraStore, report_sql};
 use crate::config::Mysql;
 use crate::secret;
 
@@ -280,6 +280,34 @@ impl DoraStore for MysqlStore {
 
     fn cycle<'a>(&'a self, cycle_id: &'a str) -> Answer<'a, Vec<Phase>> {
         Box::pin(self.read_phases(DIALECT.cycle(cycle_id)))
+    }
+
+    fn deployment_phases<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Phase>> {
+        Box::pin(self.read_phases(DIALECT.deployment_phases(window)))
+    }
+
+    fn cycle_starts<'a>(&'a self, cycles: &'a [String]) -> Answer<'a, Vec<CycleStart>> {
+        Box::pin(async move {
+            let mut connection = self.connection().await?;
+            let mut starts = Vec::new();
+            for statement in DIALECT.cycle_starts(cycles) {
+                let rows = self.select(&mut connection, &statement).await?;
+                starts.extend(rows.into_iter().map(report_sql::cycle_start));
+            }
+            Ok(starts)
+        })
+    }
+
+    fn starts<'a>(&'a self, window: &'a Window) -> Answer<'a, Starts> {
+        Box::pin(async move {
+            let mut connection = self.connection().await?;
+            let mut first = Vec::new();
+            for statement in &DIALECT.first(window) {
+                first.extend(self.select(&mut connection, statement).await?);
+            }
+            let services = self.select(&mut connection, &DIALECT.services()).await?;
+            Ok(report_sql::starts(&first, services))
+        })
     }
 
     fn add_deployment<'a>(&'a self, deployment: &'a Deployment) -> Answer<'a, bool> {

@@ -60,7 +60,7 @@ pub(super) type PdcaRow = (
     String,
 );
 
-fn text(value: &str) -> Bind {
+pub(super) fn text(value: &str) -> Bind {
     Bind::Text(value.to_owned())
 }
 
@@ -77,7 +77,7 @@ fn time(value: Option<i64>) -> Bind {
 }
 
 /// `column` lies in the window, and the row, of this table or alias, is of its service and team.
-fn within(of: &str, column: &str, window: &Window) -> Statement {
+pub(super) fn within(of: &str, column: &str, window: &Window) -> Statement {
     let mut text = format!("{of}.{column} >= ? AND {of}.{column} < ?");
     let mut binds = vec![Bind::Time(window.since_ms), Bind::Time(window.until_ms)];
     for (column, wanted) in [("service", &window.service), ("team", &window.team)] {
@@ -109,7 +109,7 @@ impl Dialect {
         }
     }
 
-    fn select_phases(&self, condition: Statement) -> Statement {
+    pub fn select_phases(&self, condition: Statement) -> Statement {
         let text = format!(
             "SELECT cycle_id, feature_id, phase_name, decision, {}, metadata, {} \
              FROM dora_metrics m WHERE {} ORDER BY m.created_at, m.id",

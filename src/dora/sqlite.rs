@@ -12,10 +12,10 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, Row, ToSql, TransactionBehavior, params_from_iter,
 };
 
-use super::events::{Deployment, Incident, Pdca, Phase, Window};
+use super::events::{CycleStart, Deployment, Incident, Pdca, Phase, Starts, Window};
 use super::migrations::{SQLITE, VERSION};
 use super::sql::{self, Bind, Dialect, Statement};
-use super::{Answer, DoraError, DoraStore};
+use super::{Answer, DoraError, DoraStore, report_sql};
 use crate::durable;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -270,6 +270,27 @@ impl DoraStore for SqliteStore {
 
     fn cycle<'a>(&'a self, cycle_id: &'a str) -> Answer<'a, Vec<Phase>> {
         self.read(vec![DIALECT.cycle(cycle_id)], |rows| one_by_one(sql::phase, rows))
+    }
+
+    fn deployment_phases<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Phase>> {
+        self.read(vec![DIALECT.deployment_phases(window)], |rows| one_by_one(sql::phase, rows))
+    }
+
+    fn cycle_starts<'a>(&'a self, cycles: &'a [String]) -> Answer<'a, Vec<CycleStart>> {
+        self.read(DIALECT.cycle_starts(cycles), |rows| {
+            one_by_one(|row| Ok(report_sql::cycle_start(row)), rows)
+        })
+    }
+
+    fn starts<'a>(&'a self, window: &'a Window) -> Answer<'a, Starts> {
+        let statements = DIALECT.first(window);
+        self.with(false, move |connection| {
+            let mut first = Vec::new();
+            for statement in &statements {
+                first.extend(select(connection, statement)?);
+            }
+            Ok(report_sql::starts(&first, select(connection, &DIALECT.services())?))
+        })
     }
 
     fn add_deployment<'a>(&'a self, deployment: &'a Deployment) -> Answer<'a, bool> {

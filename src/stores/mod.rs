@@ -17,7 +17,9 @@ use crate::record::Level;
 
 pub mod cassandra;
 pub mod deliver;
+pub mod expired;
 pub mod health;
+pub mod merge;
 pub mod null;
 pub mod open;
 pub mod sqlite;
@@ -331,6 +333,11 @@ pub trait LogReader: Send + Sync {
 
     /// The newest watermark of each source and host.
     fn watermarks(&self) -> Answer<'_, Vec<Watermark>>;
+
+    /// What retention has ended that has no time to live of its own.
+    fn tombstones(&self) -> Answer<'_, Vec<expired::Tombstone>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// All dead letters.
     fn dead_letters(&self) -> Answer<'_, Vec<DeadLetter>>;

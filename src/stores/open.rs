@@ -7,7 +7,7 @@ use super::health::HealthStore;
 use super::null::NullStore;
 use super::sqlite::{Options, SqliteReader, SqliteStore};
 use super::{LogReader, Store, StoreError};
-use crate::config::{self, StoreKind};
+use crate::config::{self, Lifetimes, StoreKind};
 
 /// The writing side of the configured store. For Cassandra within a tokio runtime.
 ///
@@ -19,7 +19,7 @@ pub fn writer(config: &config::Store) -> std::io::Result<Arc<dyn Store>> {
         StoreKind::Sqlite => {
             Arc::new(SqliteStore::start(config.sqlite.dir.clone(), Options::default())?)
         }
-        StoreKind::Cassandra => Arc::new(CassandraStore::new(config.cassandra.clone())),
+        StoreKind::Cassandra => Arc::new(cassandra(config)),
         StoreKind::Null => Arc::new(NullStore),
     })
 }
@@ -32,7 +32,7 @@ pub fn writer(config: &config::Store) -> std::io::Result<Arc<dyn Store>> {
 pub fn reader(config: &config::Store) -> Result<Arc<dyn LogReader>, StoreError> {
     match config.kind {
         StoreKind::Sqlite => Ok(Arc::new(SqliteReader::new(config.sqlite.dir.clone()))),
-        StoreKind::Cassandra => Ok(Arc::new(CassandraStore::new(config.cassandra.clone()))),
+        StoreKind::Cassandra => Ok(Arc::new(cassandra(config))),
         StoreKind::Null => Err(StoreError::Outage {
             store: "null",
             detail: "it counts rows and forgets them; there is nothing to read".to_owned(),
@@ -48,18 +48,20 @@ pub fn reader(config: &config::Store) -> Result<Arc<dyn LogReader>, StoreError> 
 pub fn health(config: &config::Store) -> Result<Arc<dyn HealthStore>, StoreError> {
     Ok(match config.kind {
         StoreKind::Sqlite => Arc::new(SqliteReader::new(config.sqlite.dir.clone())),
-        StoreKind::Cassandra => Arc::new(CassandraStore::new(config.cassandra.clone())),
+        StoreKind::Cassandra => Arc::new(cassandra(config)),
         StoreKind::Null => Arc::new(NullStore),
     })
 }
 
-/// How long rows live in the configured store, in seconds; `None` for ever.
+/// How long the store keeps rows by itself; for ever, where that is left to `retention`.
 #[must_use]
-pub fn ttl_s(config: &config::Store) -> Option<i64> {
+pub fn lifetimes(config: &config::Store) -> Lifetimes {
     match config.kind {
-        StoreKind::Cassandra => {
-            config.cassandra.ttl.and_then(|ttl| i64::try_from(ttl.as_secs()).ok())
-        }
-        StoreKind::Sqlite | StoreKind::Null => None,
+        StoreKind::Cassandra => config.lifetimes.clone(),
+        StoreKind::Sqlite | StoreKind::Null => Lifetimes::default(),
     }
+}
+
+fn cassandra(config: &config::Store) -> CassandraStore {
+    CassandraStore::with_lifetimes(config.cassandra.clone(), config.lifetimes.clone())
 }

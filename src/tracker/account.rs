@@ -1,10 +1,12 @@
 //! What the tracker knows of one origin: pieces that wait, spans that grow.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::Committed;
 use super::growth::{empty_span, end_marker, grow, is_full, leave_out};
 use super::markers::Markers;
+use crate::config::Lifetimes;
 use crate::key::Table;
 use crate::ledger::{NotRow, OriginId, Piece, Reasons, Span};
 
@@ -59,7 +61,7 @@ impl Draft {
 #[derive(Debug)]
 pub(super) struct Account {
     origin: OriginId,
-    ttl_s: Option<i64>,
+    lifetimes: Arc<Lifetimes>,
     /// Table and source from an offset on: the one in force, and those that come.
     rules: Vec<(u64, (Table, String))>,
     /// Pieces in order.
@@ -97,7 +99,7 @@ impl Account {
         last_span: Option<Span>,
         grows: bool,
         rule: (Table, String),
-        ttl_s: Option<i64>,
+        lifetimes: Arc<Lifetimes>,
     ) -> Self {
         let mut markers = Markers::default();
         if let Some(last) = &last_span {
@@ -117,7 +119,7 @@ impl Account {
         };
         Self {
             origin,
-            ttl_s,
+            lifetimes,
             rules: vec![(at, rule)],
             queue: VecDeque::new(),
             front: 0,
@@ -243,8 +245,10 @@ impl Account {
         }) {
             self.close(now_ms);
         }
+        let ttl = self.lifetimes.of(table, &source);
+        let ttl_s = ttl.and_then(|ttl| i64::try_from(ttl.as_secs()).ok());
         let empty =
-            || empty_span(self.origin, &piece, first_ms.min(now_ms), (table, source), self.ttl_s);
+            || empty_span(self.origin, &piece, first_ms.min(now_ms), (table, source), ttl_s);
         let draft = self.growing.get_or_insert_with(|| Draft {
             span: empty(),
             unparsed: 0,

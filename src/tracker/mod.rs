@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 mod account;
 mod growth;
@@ -17,6 +18,7 @@ mod markers;
 
 use account::{Account, Pending};
 
+use crate::config::Lifetimes;
 use crate::key::Table;
 use crate::ledger::{NotRow, OriginId, Piece, PieceId, Reasons, Span};
 
@@ -65,7 +67,7 @@ struct Early {
 /// See the module.
 #[derive(Debug)]
 pub struct Tracker {
-    ttl_s: Option<i64>,
+    lifetimes: Arc<Lifetimes>,
     /// Boxed: a table of large values that grows would be half empty.
     accounts: HashMap<OriginId, Box<Account>>,
     /// Pieces that are not stored: whose, and the number in their account.
@@ -86,11 +88,11 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// A tracker whose rows live `ttl_s` seconds in the store.
+    /// A tracker whose rows live so long in the store.
     #[must_use]
-    pub fn new(ttl_s: Option<i64>) -> Self {
+    pub fn new(lifetimes: Lifetimes) -> Self {
         Self {
-            ttl_s,
+            lifetimes: Arc::new(lifetimes),
             accounts: HashMap::new(),
             pieces: HashMap::new(),
             early: HashMap::new(),
@@ -123,7 +125,8 @@ impl Tracker {
         }
         let rule = (table, source.to_owned());
         let grows = self.resting.remove(&origin);
-        let account = Account::new(origin, at, last_span, grows, rule, self.ttl_s);
+        let lifetimes = Arc::clone(&self.lifetimes);
+        let account = Account::new(origin, at, last_span, grows, rule, lifetimes);
         self.accounts.insert(origin, Box::new(account));
     }
 

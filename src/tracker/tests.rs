@@ -1,6 +1,7 @@
 //! The tracker, driven by hand.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crc_fast::{CrcAlgorithm::Crc64Xz, checksum};
 use proptest::prelude::*;
@@ -37,7 +38,7 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
 }
 
 fn opened() -> Tracker {
-    let mut tracker = Tracker::new(Some(90));
+    let mut tracker = Tracker::new(Lifetimes::all(Some(Duration::from_secs(90))));
     tracker.open(ORIGIN, 0, None, TABLE, "nginx/access");
     tracker
 }
@@ -74,6 +75,23 @@ fn a_piece_that_is_not_acknowledged_holds_those_behind_it() {
     let committed = tracker.written(&spans);
     assert_eq!((committed[0].end_bytes, committed[0].rows, committed[0].marker), (20, 20, 2));
     assert!(tracker.quiescent());
+}
+
+#[test]
+fn spans_say_how_long_the_rows_of_their_table_and_source_live() {
+    let mut lifetimes = Lifetimes::all(Some(Duration::from_secs(90)));
+    lifetimes.sources.insert("short".to_owned(), Duration::from_secs(7));
+    lifetimes.application = None;
+    let mut tracker = Tracker::new(lifetimes);
+    tracker.open(ORIGIN, 0, None, TABLE, "short");
+    tracker.context(ORIGIN, 10, TABLE, "other");
+    tracker.context(ORIGIN, 20, Table::Application, "other");
+    tracker.context(ORIGIN, 30, Table::Application, "short");
+    for (id, start) in [(1, 0), (2, 10), (3, 20), (4, 30)] {
+        tracker.piece(piece(id, start, 10, 0), 0);
+    }
+    let lives: Vec<_> = drain(&mut tracker, 5000).into_values().map(|span| span.ttl_s).collect();
+    assert_eq!(lives, [Some(7), Some(90), None, Some(7)]);
 }
 
 #[test]
@@ -158,7 +176,7 @@ fn the_last_span_of_the_run_before_is_closed_when_its_origin_first_moves() {
     let last = tracker.due(0).remove(0);
     assert!(!last.closed);
 
-    let mut tracker = Tracker::new(None);
+    let mut tracker = Tracker::new(Lifetimes::default());
     tracker.open(ORIGIN, 10, Some(last.clone()), TABLE, "nginx/access");
     assert!(tracker.rest(0).is_empty(), "it has not moved");
     tracker.piece(piece(1, 10, 5, 0), 1_000_000);
@@ -201,7 +219,7 @@ fn a_span_is_closed_when_it_is_full_or_old_or_of_another_source() {
 
 #[test]
 fn many_origins_share_the_writes_of_a_second_and_none_waits_for_ever() {
-    let mut tracker = Tracker::new(None);
+    let mut tracker = Tracker::new(Lifetimes::default());
     for origin in 0..1200 {
         tracker.open(origin, 0, None, TABLE, "app");
         tracker.piece(Piece { origin, ..piece(0, 0, 1, 0) }, 0);

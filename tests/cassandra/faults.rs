@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitacora::config::Tls;
+use bitacora::config::{Lifetimes, Tls};
 use bitacora::key::{RowKey, Table};
 use bitacora::record::Level;
 use bitacora::stores::cassandra::{CassandraStore, open_session, report, schema};
@@ -36,7 +36,7 @@ fn only_rows_that_are_to_blame_are_called_invalid() {
             let error = store.write(Arc::clone(&again)).await.unwrap_err();
             assert!(matches!(error, StoreError::Schema { .. }), "{attempt}: {error}");
         }
-        assert!(!report::check(&config).await.unwrap().works());
+        assert!(!report::check(&config, &Lifetimes::all(config.ttl)).await.unwrap().works());
         // A person makes the table again: the same store goes on.
         cql(
             &session,

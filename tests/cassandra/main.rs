@@ -16,4 +16,5 @@ mod faults;
 mod ledger;
 mod lines;
 mod reading;
+mod retention;
 mod tables;

@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use bitacora::config::Lifetimes;
 use bitacora::record::Level;
 use bitacora::stores::cassandra::{CassandraStore, report, schema};
 use bitacora::stores::{Store, StoreError};
@@ -23,7 +24,7 @@ fn two_hosts_that_apply_the_schema_at_once_make_it_once() {
         let unmade = CassandraStore::new(config.clone());
         assert!(matches!(unmade.check().await, Err(StoreError::Schema { .. })));
         assert_eq!(schema::plan(&config).await.unwrap().len(), schema::MIGRATIONS.len());
-        assert!(!report::check(&config).await.unwrap().works());
+        assert!(!report::check(&config, &Lifetimes::all(config.ttl)).await.unwrap().works());
 
         let (one, two) =
             tokio::join!(schema::apply(&config, "a", 1), schema::apply(&config, "b", 2));
@@ -33,7 +34,7 @@ fn two_hosts_that_apply_the_schema_at_once_make_it_once() {
         assert!(schema::apply(&config, "a", 3).await.unwrap().is_empty(), "twice changes nothing");
         unmade.check().await.expect("the waiting store finds its tables");
 
-        let report = report::check(&config).await.unwrap();
+        let report = report::check(&config, &Lifetimes::all(config.ttl)).await.unwrap();
         assert!(report.works(), "{report:?}");
         let said = report.findings.iter().any(|finding| {
             finding.weight == report::Weight::Warning && finding.text.contains("not promised")
@@ -45,7 +46,7 @@ fn two_hosts_that_apply_the_schema_at_once_make_it_once() {
         cql(&session, &newer.replace('$', &config.keyspace)).await;
         assert!(matches!(unmade.check().await, Err(StoreError::Newer { found: 99, .. })));
         assert!(matches!(schema::apply(&config, "a", 4).await, Err(StoreError::Newer { .. })));
-        assert!(!report::check(&config).await.unwrap().works());
+        assert!(!report::check(&config, &Lifetimes::all(config.ttl)).await.unwrap().works());
     });
 }
 
@@ -66,7 +67,7 @@ fn rows_live_as_long_as_the_configuration_says() {
         found.sort_unstable();
         assert!((90 * 86_400 - 100..=90 * 86_400).contains(&found[0].1), "{found:?}");
         assert!((86_400 - 100..=86_400).contains(&found[1].1), "{found:?}");
-        let report = report::check(&config).await.unwrap();
+        let report = report::check(&config, &Lifetimes::all(config.ttl)).await.unwrap();
         let warned = report.findings.iter().any(|finding| finding.text.contains("ALTER TABLE"));
         assert!(warned && report.works(), "{report:?}");
     });

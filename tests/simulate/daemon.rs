@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context as Poll, Waker};
 
 use bitacora::batch::Batch;
-use bitacora::config::FileSource;
+use bitacora::config::{FileSource, Lifetimes};
 use bitacora::daemon::cutback::{self, CutBack};
 use bitacora::daemon::recovery::recover;
 use bitacora::key::Table;
@@ -250,7 +250,7 @@ impl Daemon {
             broken: ground.broken,
             tailer,
             workers,
-            tracker: Tracker::new(None),
+            tracker: Tracker::new(Lifetimes::default()),
             inputs: (0..WORKERS).map(|_| VecDeque::new()).collect(),
             batches: Vec::new(),
             messages: VecDeque::new(),

@@ -29,6 +29,15 @@ impl Server {
     ///
     /// Why this machine cannot run one.
     pub fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with further options of the server.
+    ///
+    /// # Errors
+    ///
+    /// Why this machine cannot run one.
+    pub fn start_with(options: &[String]) -> Result<Self, String> {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let data = dir.path().join("data");
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
@@ -41,7 +50,7 @@ impl Server {
             .map_err(|error| format!("mariadb-install-db (package mariadb-server): {error}"))?;
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = free_port();
-        let keeper = keeper(dir.path(), port, &path);
+        let keeper = keeper(dir.path(), port, &path, options);
         let server = Self { dir, port, keeper };
         let deadline = Instant::now() + PATIENCE;
         while server.try_sql("SELECT 1").is_err() {
@@ -128,7 +137,7 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-fn keeper(dir: &Path, port: u16, path: &str) -> Child {
+fn keeper(dir: &Path, port: u16, path: &str, options: &[String]) -> Child {
     let script = "log=$1; shift; \"$@\" >\"$log\" 2>&1 </dev/null & server=$!; cat >/dev/null; \
                   kill -9 $server; wait $server 2>/dev/null";
     Command::new("sh")
@@ -141,6 +150,7 @@ fn keeper(dir: &Path, port: u16, path: &str) -> Child {
         .arg(format!("--socket={}", dir.join("sock").display()))
         .arg(format!("--pid-file={}", dir.join("pid").display()))
         .arg(format!("--port={port}"))
+        .args(options)
         .env("PATH", path)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

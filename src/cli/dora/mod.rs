@@ -18,11 +18,18 @@ use crate::query::time;
 mod complete;
 mod deploy;
 mod exec;
+mod explain;
+mod forecast;
+mod impact;
 mod import;
 mod incident;
+mod pdca;
 mod phase;
+mod report;
+mod risk;
 pub mod tables;
 mod trace;
+mod words;
 
 const AFTER_HELP: &str = "\
 The metrics are kept in a SQLite file, or in MySQL or MariaDB (section [dora] of the
@@ -34,6 +41,8 @@ Examples:
   bitacora dora deploy --service shop --version 1.4 --cycle C7 --change 3f2a=2026-11-22T07:00:00Z
   bitacora dora incident open --service shop --deployment ID --summary \"no payments\"
   bitacora dora trace C7
+  bitacora dora report --days 30 --service shop
+  bitacora dora explain lead_time --service shop
 
 Exits with 0 if it is recorded or found, 1 if not, 2 for values that cannot be, 69 if the database
 does not answer; `exec` ends as its command does.";
@@ -64,6 +73,18 @@ pub enum Action {
     Import(import::Args),
     /// Show a cycle: its phases, its deployments, and what the application logged meanwhile
     Trace(trace::Args),
+    /// Report the five metrics of a period, with bands and trend
+    Report(report::Args),
+    /// List the events behind a figure
+    Explain(explain::Args),
+    /// Plan, do, check, act: propose a change, and judge it by the figures after it
+    Pdca(pdca::Args),
+    /// Tell what the own history lets expect of the next days
+    Forecast(forecast::Args),
+    /// Tell how likely the next deployment fails
+    Risk(risk::Args),
+    /// Compare what the logs say before and after a deployment
+    Impact(impact::Args),
 }
 
 /// Does what is asked.
@@ -80,6 +101,12 @@ pub fn run(args: &Args, config: &Path, output: impl Write) -> anyhow::Result<Exi
         Action::Incident(args) => incident::run(args, config, output),
         Action::Import(args) => import::run(args, config, output),
         Action::Trace(args) => trace::run(args, config, output),
+        Action::Report(args) => report::run(args, config, output),
+        Action::Explain(args) => explain::run(args, config, output),
+        Action::Pdca(args) => pdca::run(args, config, output),
+        Action::Forecast(args) => forecast::run(args, config, output),
+        Action::Risk(args) => risk::run(args, config, output),
+        Action::Impact(args) => impact::run(args, config, output),
     }
 }
 

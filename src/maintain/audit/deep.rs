@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use super::tiling::key_hash;
+use super::tiling::{Expected, key_hash};
 use super::{Audited, Deep, Fault};
 use crate::batch::Batch;
 use crate::key::RowKey;
@@ -30,9 +30,9 @@ pub type Wanted = HashMap<OriginId, HashSet<RowKey>>;
 /// The store cannot be read. A file that cannot be read is "not checked".
 pub async fn verify(audited: &mut Audited, reader: &dyn LogReader) -> Result<Wanted, StoreError> {
     let mut suspects: HashMap<OriginId, Truth> = HashMap::new();
+    let expected = &audited.expected;
     for (origin, audit) in audited.origins.iter().zip(&mut audited.report.origins) {
-        let sums = audited.expected.sums(origin.record.id);
-        let (deep, faults, truth) = check(origin, &audited.origins, &sums);
+        let (deep, faults, truth) = check(origin, &audited.origins, expected);
         audit.deep = Some(deep);
         audit.faults.extend(faults);
         suspects.extend(truth.map(|truth| (origin.record.id, truth)));
@@ -45,6 +45,7 @@ pub async fn verify(audited: &mut Audited, reader: &dyn LogReader) -> Result<Wan
         .visit_keys(&mut |_, key| {
             if let Some(truth) = suspects.get_mut(&key.origin)
                 && truth.covers(key)
+                && !expected.has_ended(key)
                 && !truth.keys.remove(&key)
             {
                 stray.entry(key.origin).or_default().push(key);
@@ -144,7 +145,7 @@ impl Truth {
 fn check(
     origin: &StoredOrigin,
     all: &[StoredOrigin],
-    sums: &[(u64, u64, u64)],
+    expected: &Expected,
 ) -> (Deep, Vec<Fault>, Option<Truth>) {
     let mut why = "no file of this name has these bytes any more".to_owned();
     let mut best: Option<(u64, PathBuf, Whole, Vec<RowKey>)> = None;
@@ -167,7 +168,10 @@ fn check(
         }
     }
     match best {
-        Some((_, path, whole, keys)) => compare(path, &whole, &keys, sums),
+        Some((_, path, whole, mut keys)) => {
+            keys.retain(|key| !expected.has_ended(*key));
+            compare(path, &whole, &keys, &expected.sums(origin.record.id))
+        }
         None => (Deep::NotChecked { why }, Vec::new(), None),
     }
 }

@@ -13,6 +13,7 @@ pub use deep::{Wanted, repair, verify};
 pub use tiling::{Expected, check_origin, key_hash};
 
 use crate::ledger::{LossReceipt, OriginId, StoredOrigin};
+use crate::stores::expired::Tombstone;
 use crate::stores::{LogReader, StoreError};
 
 /// What is wrong with one origin.
@@ -99,8 +100,10 @@ pub struct OriginAudit {
     pub lines: u64,
     /// Rows behind the last span: written, not yet committed.
     pub uncommitted_rows: u64,
-    /// Spans whose rows have expired; they are not counted.
+    /// Spans whose rows have all expired.
     pub expired_spans: u64,
+    /// Rows that have expired: of those spans, and of days that retention has ended.
+    pub expired_rows: u64,
     /// With `deep`: whether the file was there to be read.
     pub deep: Option<Deep>,
     /// What is wrong.
@@ -136,6 +139,8 @@ pub struct Report {
     pub receipts: Vec<LossReceipt>,
     /// Rows kept as dead letters.
     pub dead_letters: u64,
+    /// What retention has ended, by which policy and when.
+    pub expired: Vec<Tombstone>,
 }
 
 impl Report {
@@ -143,6 +148,12 @@ impl Report {
     #[must_use]
     pub fn clean(&self) -> bool {
         self.stray_rows == 0 && self.origins.iter().all(|origin| origin.faults.is_empty())
+    }
+
+    /// Rows that have expired, of all origins.
+    #[must_use]
+    pub fn expired_rows(&self) -> u64 {
+        self.origins.iter().map(|origin| origin.expired_rows).sum()
     }
 
     /// Sums over all origins: bytes, lines, rows.
@@ -175,7 +186,8 @@ pub async fn audit(reader: &dyn LogReader, now_ms: i64) -> Result<Audited, Store
         (&a.record.path, a.record.born_ms).cmp(&(&b.record.path, b.record.born_ms))
     });
     let letters = reader.dead_letters().await?;
-    let mut expected = Expected::new(&origins, &letters, now_ms);
+    let tombstones = reader.tombstones().await?;
+    let mut expected = Expected::new(&origins, &letters, tombstones.iter().collect(), now_ms);
     let mut stray_rows = 0;
     reader
         .visit_keys(&mut |_, key| {
@@ -188,6 +200,7 @@ pub async fn audit(reader: &dyn LogReader, now_ms: i64) -> Result<Audited, Store
     let audits = origins.iter().map(|origin| check_origin(origin, &expected)).collect();
     let receipts = reader.receipts().await?;
     let dead_letters = letters.len() as u64;
-    let report = Report { origins: audits, stray_rows, receipts, dead_letters };
+    let report =
+        Report { origins: audits, stray_rows, receipts, dead_letters, expired: tombstones };
     Ok(Audited { report, origins, expected })
 }

@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Fault, OriginAudit};
-use crate::key::RowKey;
+use crate::key::{RowKey, Table, day_of};
 use crate::ledger::{DeadLetter, OriginId, Reason, Span, StoredOrigin};
+use crate::stores::expired::Expired;
 
 /// How many rows each span should have, and how many were found.
 pub struct Expected {
     origins: HashMap<OriginId, Counts>,
+    /// What retention has ended: rows of it are neither wanted nor counted.
+    ended: Expired,
 }
 
 struct Counts {
@@ -23,9 +26,18 @@ struct Counts {
 struct Counted {
     start: u64,
     end: u64,
+    table: Table,
+    source: String,
+    last_write_ms: i64,
+    /// Its rows have outlived their time, whichever of them are still there.
     expired: bool,
+    /// Rows that it counts and that retention has ended since, or had when they were written.
+    expired_rows: u64,
     /// Rows that the span counts, and rows that were dead letters and were stored after all.
     wanted: u64,
+    /// So many of these may be missing: whether a dead letter was stored and has expired since
+    /// is not known.
+    spare: u64,
     found: u64,
     /// Sum of [`key_hash`] over the rows that were found.
     sum: u64,
@@ -45,14 +57,20 @@ impl Expected {
     /// What the spans of `origins` promise at `now_ms`. A dead letter counts as a letter or as a
     /// row, never as both: one that is not in `letters` any more was stored or dropped by hand.
     #[must_use]
-    pub fn new(origins: &[StoredOrigin], letters: &[DeadLetter], now_ms: i64) -> Self {
+    pub fn new(
+        origins: &[StoredOrigin],
+        letters: &[DeadLetter],
+        ended: Expired,
+        now_ms: i64,
+    ) -> Self {
         let origins = origins.iter().map(|origin| {
-            let mut spans: Vec<_> = origin.spans.iter().map(|span| counted(span, now_ms)).collect();
+            let spans = origin.spans.iter().map(|span| counted(span, &ended, now_ms));
+            let mut spans: Vec<_> = spans.collect();
             spans.sort_by_key(|span| span.start);
             let first_offset = origin.record.first_offset;
             (origin.record.id, Counts { first_offset, spans, before: 0, behind: 0 })
         });
-        let mut expected = Self { origins: origins.collect() };
+        let mut expected = Self { origins: origins.collect(), ended };
         for letter in letters {
             let offset = u64::try_from(letter.offset_bytes).unwrap_or(0);
             if let Some(span) = expected.span(letter.origin, offset) {
@@ -70,6 +88,24 @@ impl Expected {
         live.map(|span| (span.start, span.end, span.sum)).collect()
     }
 
+    /// Whether retention has ended the day of a row of this origin.
+    #[must_use]
+    pub fn has_ended(&self, key: RowKey) -> bool {
+        let offset = u64::try_from(key.offset_bytes).unwrap_or(0);
+        let spans = self.origins.get(&key.origin).map(|found| found.spans.as_slice());
+        let spans = spans.unwrap_or_default();
+        let index = spans.partition_point(|span| span.start <= offset).checked_sub(1);
+        index.and_then(|index| spans.get(index)).is_some_and(|span| {
+            offset < span.end
+                && self.ended.has(
+                    day_of(key.timestamp_ms),
+                    span.table,
+                    &span.source,
+                    span.last_write_ms,
+                )
+        })
+    }
+
     fn span(&mut self, origin: OriginId, offset: u64) -> Option<&mut Counted> {
         let spans = &mut self.origins.get_mut(&origin)?.spans;
         let index = spans.partition_point(|span| span.start <= offset).checked_sub(1)?;
@@ -78,6 +114,10 @@ impl Expected {
 
     /// Counts a row that the store has; `false` if its origin is unknown.
     pub fn row(&mut self, key: RowKey) -> bool {
+        if self.has_ended(key) {
+            // its tombstone is there already, and it will not be for long
+            return true;
+        }
         let offset = u64::try_from(key.offset_bytes).unwrap_or(0);
         if let Some(span) = self.span(key.origin, offset) {
             span.found += 1;
@@ -94,10 +134,24 @@ impl Expected {
     }
 }
 
-fn counted(span: &Span, now_ms: i64) -> Counted {
-    let expired = span.ttl_s.is_some_and(|ttl_s| span.last_write_ms + ttl_s * 1000 <= now_ms);
-    let wanted = span.rows + span.reasons.get(Reason::DeadLetter);
-    Counted { start: span.start_bytes, end: span.end_bytes, expired, wanted, found: 0, sum: 0 }
+fn counted(span: &Span, ended: &Expired, now_ms: i64) -> Counted {
+    let lived = span.ttl_s.is_some_and(|ttl_s| span.last_write_ms + ttl_s * 1000 <= now_ms);
+    let ended_rows = ended.rows_of(span).min(span.rows);
+    let letters = span.reasons.get(Reason::DeadLetter);
+    let before = span.reasons.get(Reason::Expired);
+    Counted {
+        start: span.start_bytes,
+        end: span.end_bytes,
+        table: span.table,
+        source: span.source.clone(),
+        last_write_ms: span.last_write_ms,
+        expired: lived,
+        expired_rows: before + if lived { span.rows } else { ended_rows },
+        wanted: span.rows - ended_rows + letters,
+        spare: if ended_rows + before > 0 { letters } else { 0 },
+        found: 0,
+        sum: 0,
+    }
 }
 
 /// Checks one origin after all rows were counted.
@@ -119,13 +173,19 @@ pub fn check_origin(origin: &StoredOrigin, expected: &Expected) -> OriginAudit {
         faults.extend(counts(span));
     }
     let found = expected.origins.get(&origin.record.id);
-    let mut expired_spans = 0;
+    let (mut expired_spans, mut expired_rows) = (0, 0);
     for span in found.map(|found| found.spans.as_slice()).unwrap_or_default() {
         let (start_bytes, end_bytes) = (span.start, span.end);
+        expired_rows += span.expired_rows;
+        // nothing is left of it
+        let whole = span.expired || span.expired_rows > 0 && span.wanted == span.spare;
+        expired_spans += u64::from(whole);
         if span.expired {
-            expired_spans += 1;
-        } else if span.found < span.wanted {
-            let rows = span.wanted - span.found;
+            continue;
+        }
+        let least = span.wanted - span.spare;
+        if span.found < least {
+            let rows = least - span.found;
             faults.push(Fault::Missing { start_bytes, end_bytes, rows });
         } else if span.found > span.wanted {
             let rows = span.found - span.wanted;
@@ -145,6 +205,7 @@ pub fn check_origin(origin: &StoredOrigin, expected: &Expected) -> OriginAudit {
         lines: spans.iter().map(|span| span.lines).sum(),
         uncommitted_rows: found.map_or(0, |found| found.behind),
         expired_spans,
+        expired_rows,
         deep: None,
         faults,
     }

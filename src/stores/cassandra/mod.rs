@@ -26,6 +26,7 @@ mod checks;
 mod connect;
 mod counts;
 mod events;
+pub mod expire;
 mod fault;
 mod keys;
 mod layout;
@@ -52,6 +53,7 @@ const LAYOUT_MS: u64 = 3_600_000;
 /// See the module. Implements [`Store`] and [`super::LogReader`].
 pub struct CassandraStore {
     config: config::Cassandra,
+    lifetimes: config::Lifetimes,
     /// The zero of the times below.
     born: Instant,
     link: ArcSwapOption<Link>,
@@ -78,26 +80,29 @@ struct Slot {
 /// A session and everything that is prepared on it.
 struct Link {
     session: Arc<Session>,
-    infrastructure: rows::Insert,
-    application: rows::Insert,
-    events: rows::Insert,
+    infrastructure: rows::Inserts,
+    application: rows::Inserts,
+    events: rows::Inserts,
     origins: origins::Statements,
     spans: spans::Statements,
     marks: marks::Statements,
     checks: checks::Statements,
+    expire: expire::Statements,
     reads: read::Statements,
     layouts: layout::ReadLayouts,
 }
 
 impl Link {
-    async fn open(session: Arc<Session>, config: &config::Cassandra) -> Result<Self, StoreError> {
+    async fn open(
+        session: Arc<Session>,
+        config: &config::Cassandra,
+        lifetimes: &config::Lifetimes,
+    ) -> Result<Self, StoreError> {
         schema::require(&session, &config.keyspace).await?;
         let keyspace = config.keyspace.as_str();
         let session_of = &session;
-        let insert = async |table| {
-            let ttl_s = schema::ttl_to_write(session_of, config, table).await?;
-            rows::Insert::prepare(session_of, keyspace, table, ttl_s).await
-        };
+        let insert =
+            async |table| rows::Inserts::prepare(session_of, keyspace, table, lifetimes).await;
         Ok(Self {
             infrastructure: insert(Table::Infrastructure).await?,
             application: insert(Table::Application).await?,
@@ -106,27 +111,38 @@ impl Link {
             spans: spans::Statements::prepare(&session, keyspace).await?,
             marks: marks::Statements::prepare(&session, keyspace).await?,
             checks: checks::Statements::prepare(&session, keyspace).await?,
+            expire: expire::Statements::prepare(&session, keyspace).await?,
             reads: read::Statements::prepare(&session, keyspace).await?,
             layouts: layout::ReadLayouts::prepare(&session, keyspace).await?,
             session,
         })
     }
 
-    fn insert(&self, table: Table) -> &rows::Insert {
-        match table {
+    fn insert(&self, partition: &Partition) -> &rows::Insert {
+        let inserts = match partition.table {
             Table::Infrastructure => &self.infrastructure,
             Table::Application => &self.application,
             Table::Events => &self.events,
-        }
+        };
+        inserts.of(&partition.source)
     }
 }
 
 impl CassandraStore {
-    /// A store that is not connected yet. Must be used within a tokio runtime.
+    /// A store that is not connected yet, whose rows live as long as `ttl` says. Must be used
+    /// within a tokio runtime.
     #[must_use]
     pub fn new(config: config::Cassandra) -> Self {
+        let lifetimes = config::Lifetimes::all(config.ttl);
+        Self::with_lifetimes(config, lifetimes)
+    }
+
+    /// The same, with rows that live as long as `lifetimes` says.
+    #[must_use]
+    pub fn with_lifetimes(config: config::Cassandra, lifetimes: config::Lifetimes) -> Self {
         Self {
             config,
+            lifetimes,
             born: Instant::now(),
             link: ArcSwapOption::empty(),
             layouts: ArcSwap::default(),
@@ -184,7 +200,7 @@ impl CassandraStore {
             Some(session) => session,
             None => Arc::new(connect::session(&self.config).await?),
         };
-        let link = match Link::open(Arc::clone(&session), &self.config).await {
+        let link = match Link::open(Arc::clone(&session), &self.config, &self.lifetimes).await {
             Ok(link) => Arc::new(link),
             Err(error) => {
                 if !matches!(error, StoreError::Unreachable { .. }) {
@@ -270,7 +286,7 @@ impl CassandraStore {
             )));
         }
         self.name_host(&batch.host);
-        let insert = link.insert(batch.partition.table);
+        let insert = link.insert(&batch.partition);
         let request = insert.take(batch.rows.len());
         let started = Instant::now();
         let result = link.session.batch(&request, rows::Cells(batch)).await;

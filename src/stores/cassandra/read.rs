@@ -21,6 +21,7 @@ use super::stored::{ApplicationRow, InfrastructureRow, accepts, columns};
 use super::{CassandraStore, Link, events, origins};
 use crate::key::{Partition, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
+use crate::stores::expired::Tombstone;
 use crate::stores::{
     Answer, CountKey, KeyVisitor, LogReader, Page, RowQuery, StoreError, StoredText,
 };
@@ -300,6 +301,13 @@ impl LogReader for CassandraStore {
         Box::pin(async move {
             let link = self.link().await?;
             self.note(link.marks.receipts(&link.session).await)
+        })
+    }
+
+    fn tombstones(&self) -> Answer<'_, Vec<Tombstone>> {
+        Box::pin(async move {
+            let link = self.link().await?;
+            self.note(link.expire.tombstones(&link.session).await)
         })
     }
 

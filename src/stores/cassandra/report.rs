@@ -1,6 +1,7 @@
 //! `bitacora schema check`: what the cluster is, and what it does not promise.
 
 use std::cmp::Ordering;
+use std::time::Duration;
 
 use scylla::client::session::Session;
 use scylla::value::{CqlValue, Row};
@@ -76,7 +77,10 @@ const TABLES: [&str; 13] = [
 ///
 /// # Errors
 /// No session, or a table of the server's own that cannot be read.
-pub async fn check(config: &config::Cassandra) -> Result<Report, StoreError> {
+pub async fn check(
+    config: &config::Cassandra,
+    lifetimes: &config::Lifetimes,
+) -> Result<Report, StoreError> {
     let session = connect::session(config).await?;
     let found = version(&session, &config.keyspace).await?;
     let mut report = Report { version: found, known: VERSION, findings: Vec::new() };
@@ -96,7 +100,7 @@ pub async fn check(config: &config::Cassandra) -> Result<Report, StoreError> {
             report.add(Weight::Problem, format!("table {table} is missing; was it dropped?"));
         }
     }
-    check_ttl(&session, config, &mut report).await?;
+    check_ttl(&session, &config.keyspace, lifetimes, &mut report).await?;
     let replicas = check_replicas(&session, config, &mut report).await?;
     check_commit_log(&session, replicas, &mut report).await;
     Ok(report)
@@ -124,12 +128,13 @@ fn check_version(report: &mut Report) {
 
 async fn check_ttl(
     session: &Session,
-    config: &config::Cassandra,
+    keyspace: &str,
+    lifetimes: &config::Lifetimes,
     report: &mut Report,
 ) -> Result<(), StoreError> {
-    let wanted = config.ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
     for table in Table::ALL {
-        let Some(found) = table_ttl(session, &config.keyspace, table.name()).await? else {
+        let wanted = ttl_seconds(lifetimes.of_table(table));
+        let Some(found) = table_ttl(session, keyspace, table.name()).await? else {
             continue;
         };
         if found == wanted {
@@ -140,17 +145,21 @@ async fn check_ttl(
                 Weight::Warning,
                 format!(
                     "rows of {0} live {1} by the table's default; bitacora writes {2} with each \
-                     row, as store.cassandra.ttl says; to make them equal: \
-                     ALTER TABLE {3}.{0} WITH default_time_to_live = {wanted}",
+                     row, as the configuration says; `bitacora retention apply` makes them \
+                     equal: ALTER TABLE {keyspace}.{0} WITH default_time_to_live = {wanted}",
                     table.name(),
                     lifetime(found),
                     lifetime(wanted),
-                    config.keyspace,
                 ),
             );
         }
     }
     Ok(())
+}
+
+/// A time to live as Cassandra has it: 0 is for ever.
+pub(super) fn ttl_seconds(lifetime: Option<Duration>) -> i64 {
+    lifetime.map_or(0, |lifetime| i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn lifetime(seconds: i64) -> String {

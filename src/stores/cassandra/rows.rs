@@ -1,7 +1,9 @@
 //! Batches of rows: the cells go straight from the batch's arena into the request.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use scylla::client::session::Session;
 use scylla::frame::response::result::{ColumnType, NativeType};
@@ -15,6 +17,7 @@ use scylla::statement::prepared::PreparedStatement;
 use super::ask::prepare;
 use super::fault;
 use crate::batch::{ApplicationColumns, Batch, EventColumns, Row, Slice};
+use crate::config::Lifetimes;
 use crate::key::{Table, month_of};
 use crate::stores::StoreError;
 
@@ -58,25 +61,58 @@ const EVENT_COLUMNS: &[(&str, NativeType)] = &[
 /// Requests that wait to be used again, each with as many statements as its last batch had rows.
 const REQUESTS_KEPT_MAX: usize = 8;
 
-/// The prepared insert of one table.
+/// The prepared inserts of one table: the usual one, and those of sources whose rows live longer
+/// or shorter.
+pub(super) struct Inserts {
+    usual: Insert,
+    sources: HashMap<String, Insert>,
+}
+
+impl Inserts {
+    /// Prepares them.
+    pub(super) async fn prepare(
+        session: &Session,
+        keyspace: &str,
+        table: Table,
+        lifetimes: &Lifetimes,
+    ) -> Result<Self, StoreError> {
+        let usual = lifetimes.of_table(table);
+        let mut sources = HashMap::new();
+        for (source, lifetime) in &lifetimes.sources {
+            if Some(*lifetime) != usual {
+                let insert = Insert::prepare(session, keyspace, table, Some(*lifetime)).await?;
+                sources.insert(source.clone(), insert);
+            }
+        }
+        Ok(Self { usual: Insert::prepare(session, keyspace, table, usual).await?, sources })
+    }
+
+    /// The one for rows of this source.
+    pub(super) fn of(&self, source: &str) -> &Insert {
+        self.sources.get(source).unwrap_or(&self.usual)
+    }
+}
+
+/// A prepared insert.
 pub(super) struct Insert {
     statement: PreparedStatement,
     requests: Mutex<Vec<Request>>,
 }
 
 impl Insert {
-    /// Prepares it. `ttl_s` is given where the rows shall live otherwise than the table says.
-    pub(super) async fn prepare(
+    /// Prepares it. The time to live is always said: the table's own may be changed at any
+    /// moment, and spans carry what is said here.
+    async fn prepare(
         session: &Session,
         keyspace: &str,
         table: Table,
-        ttl_s: Option<i64>,
+        lifetime: Option<Duration>,
     ) -> Result<Self, StoreError> {
         let columns = columns(table);
         let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-        let ttl = ttl_s.map_or_else(String::new, |seconds| format!(" AND TTL {seconds}"));
+        let ttl_s = lifetime.map_or(0, |lifetime| lifetime.as_secs());
         let text = format!(
-            "INSERT INTO {keyspace}.{} ({}) VALUES ({}) USING TIMESTAMP ?{ttl}",
+            "INSERT INTO {keyspace}.{} ({}) VALUES ({}) USING TIMESTAMP ? AND TTL {ttl_s}",
             table.name(),
             names.join(", "),
             vec!["?"; names.len()].join(", "),

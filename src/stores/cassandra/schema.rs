@@ -17,7 +17,6 @@ use uuid::Uuid;
 
 use super::{NAME, connect, fault};
 use crate::config;
-use crate::key::Table;
 use crate::stores::StoreError;
 
 /// One file of `cql/`.
@@ -325,17 +324,6 @@ pub(super) async fn table_ttl(
     let Some(rows) = execute(session, text, (keyspace, table)).await? else { return Ok(None) };
     let row: Option<(i32,)> = rows.maybe_first_row().map_err(fault::schema)?;
     Ok(row.map(|(seconds,)| i64::from(seconds)))
-}
-
-/// The time to live that rows need of their own, where the configuration and the table differ.
-pub(super) async fn ttl_to_write(
-    session: &Session,
-    config: &config::Cassandra,
-    table: Table,
-) -> Result<Option<i64>, StoreError> {
-    let wanted = config.ttl.map_or(0, |ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
-    let found = table_ttl(session, &config.keyspace, table.name()).await?;
-    Ok((found != Some(wanted)).then_some(wanted))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const COLUMNS: &str = "origin, start_bytes, end_bytes, rows, lines, reasons, min
 
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
-struct SpanValues {
+pub(super) struct SpanValues {
     origin: i64,
     start_bytes: i64,
     end_bytes: i64,
@@ -135,7 +135,7 @@ pub(super) fn counts_of(text: &str) -> Vec<(Level, Vec<u64>)> {
 }
 
 impl SpanValues {
-    fn new(span: &Span, stamp: i64) -> Self {
+    pub(super) fn new(span: &Span, stamp: i64) -> Self {
         Self {
             origin: span.origin,
             start_bytes: span.start_bytes.cast_signed(),
@@ -201,18 +201,17 @@ pub(super) struct Statements {
     of_origin: PreparedStatement,
 }
 
+/// The statement that writes [`SpanValues`].
+pub(super) fn put_text(keyspace: &str) -> String {
+    let marks = vec!["?"; COLUMNS.split(',').count()].join(", ");
+    format!("INSERT INTO {keyspace}.spans ({COLUMNS}) VALUES ({marks}) USING TIMESTAMP ?")
+}
+
 impl Statements {
     pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, StoreError> {
         let get = format!("SELECT {COLUMNS} FROM {keyspace}.spans WHERE origin = ?");
         Ok(Self {
-            put: prepare(
-                session,
-                format!(
-                    "INSERT INTO {keyspace}.spans ({COLUMNS}) \
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-                ),
-            )
-            .await?,
+            put: prepare(session, put_text(keyspace)).await?,
             put_stats: prepare(
                 session,
                 format!(

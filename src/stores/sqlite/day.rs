@@ -110,21 +110,42 @@ impl DayFile {
         self.inode.is_some() && Inode::at(&self.path) == self.inode
     }
 
-    /// Writes all rows of all batches in one transaction. With an error none of them is
-    /// written, and the file must be dropped.
+    /// Begins a transaction: from here on nobody else writes or deletes rows of the day. With an
+    /// error of this or of [`Self::write`] nothing is written, and the file must be dropped.
+    ///
+    /// # Errors
+    ///
+    /// With the path and what to do.
+    pub fn begin(&self) -> Result<(), StoreError> {
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        begun.map_err(|error| files::refused(&self.path, &error))
+    }
+
+    /// Writes all rows of all batches, and commits.
     ///
     /// # Errors
     ///
     /// With the path and what to do.
     pub fn write<'a>(&self, batches: impl Iterator<Item = &'a Batch>) -> Result<(), StoreError> {
         let write = || -> rusqlite::Result<()> {
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
             for batch in batches {
                 insert(&self.connection, batch)?;
             }
             self.connection.execute_batch("COMMIT")
         };
         write().map_err(|error| files::refused(&self.path, &error))
+    }
+
+    /// Deletes rows, in transactions of `work`'s own.
+    ///
+    /// # Errors
+    ///
+    /// With the path and what to do.
+    pub fn delete<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        work(&self.connection).map_err(|error| files::refused(&self.path, &error))
     }
 
     /// Which of these keys have a row.

@@ -8,15 +8,19 @@ use std::path::PathBuf;
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row};
 
-use crate::key::Table;
+use super::tombstones;
+use crate::key::{Table, day_of};
 use crate::ledger::{
     Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, MinuteCounts, OriginId,
     OriginRecord, Span, StoredOrigin, Watermark,
 };
 use crate::record::Level;
+use crate::stores::expired::Expired;
 use crate::stores::{CountKey, Grown};
 
 type Sql<T> = rusqlite::Result<T>;
+
+const MINUTES_OF_DAY: i64 = 24 * 60;
 
 /// A value that this program never writes.
 #[derive(Debug, thiserror::Error)]
@@ -206,21 +210,18 @@ pub fn counts(connection: &Connection, since: i64, until: i64) -> Sql<Vec<(Count
     let moment = connection.unchecked_transaction()?;
     let first = since.div_euclid(MINUTE_MS);
     let last = until.saturating_sub(1).div_euclid(MINUTE_MS);
-    let expired: std::collections::HashSet<i64> = moment
-        .prepare("SELECT day FROM expired_days")?
-        .query_and_then([], |row| row.get(0))?
-        .collect::<Sql<_>>()?;
+    let expired: Expired = tombstones::all(&moment)?.iter().collect();
     let mut statement = moment.prepare(
-        "SELECT minutes, log_table, source, coalesce(host, '') AS host FROM spans LEFT JOIN origins \
+        "SELECT minutes, log_table, source, last_write_ms, coalesce(host, '') AS host FROM spans LEFT JOIN origins \
          USING (origin) WHERE last_minute >= ? AND first_minute <= ?",
     )?;
     let mut counts: HashMap<CountKey, u64> = HashMap::new();
     let mut rows = statement.query([first, last])?;
     while let Some(row) = rows.next()? {
         let (source, host): (String, String) = (row.get("source")?, row.get("host")?);
-        let table = table(row)?;
+        let (table, written_ms) = (table(row)?, row.get("last_write_ms")?);
         for ((minute, level), count) in minutes(row)? {
-            let dropped = expired.contains(&minute.div_euclid(24 * 60));
+            let dropped = expired.has(day_of(minute * MINUTE_MS), table, &source, written_ms);
             if (first..=last).contains(&minute) && !dropped {
                 let (source, host) = (source.clone(), host.clone());
                 let key = CountKey { minute, table, source, level, host };
@@ -229,6 +230,31 @@ pub fn counts(connection: &Connection, since: i64, until: i64) -> Sql<Vec<(Count
         }
     }
     Ok(counts.into_iter().collect())
+}
+
+/// Rows by day, table and source.
+pub type DayRows = BTreeMap<(i32, Table, String), u64>;
+
+/// Rows of days before this one, as the spans count them, without those that have ended.
+pub fn rows_before(connection: &Connection, day: i32) -> Sql<DayRows> {
+    let moment = connection.unchecked_transaction()?;
+    let expired: Expired = tombstones::all(&moment)?.iter().collect();
+    let mut statement = moment.prepare(
+        "SELECT minutes, log_table, source, last_write_ms FROM spans WHERE first_minute < ?",
+    )?;
+    let mut rows = statement.query([i64::from(day) * MINUTES_OF_DAY])?;
+    let mut found = DayRows::new();
+    while let Some(row) = rows.next()? {
+        let (table, source): (Table, String) = (table(row)?, row.get("source")?);
+        let written_ms = row.get("last_write_ms")?;
+        for ((minute, _), count) in minutes(row)? {
+            let of = i32::try_from(minute.div_euclid(MINUTES_OF_DAY)).unwrap_or(i32::MAX);
+            if of < day && !expired.has(of, table, &source, written_ms) {
+                *found.entry((of, table, source.clone())).or_default() += count;
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Names of all sources.

@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::NAME;
 use crate::stores::StoreError;
+use crate::stores::expired::date_of;
 
 /// Mode of each file: the group reads, nobody else.
 const FILE_MODE: u32 = 0o640;
@@ -30,11 +31,6 @@ pub fn index_path(dir: &Path) -> PathBuf {
 /// The path of the file of one day (days since 1970): `YYYY-MM-DD.db`.
 pub fn day_path(dir: &Path, day: i32) -> PathBuf {
     dir.join(format!("{}.db", date_of(day)))
-}
-
-fn date_of(day: i32) -> Date {
-    let span = jiff::Span::new().try_days(i64::from(day)).unwrap_or_default();
-    Date::constant(1970, 1, 1).checked_add(span).unwrap_or(Date::MAX)
 }
 
 /// The day whose file has this name.

@@ -147,11 +147,6 @@ pub fn check_version(connection: &Connection) -> rusqlite::Result<Option<StoreEr
     }))
 }
 
-/// Whether retention has dropped this day: its rows count as expired.
-pub fn day_expired(connection: &Connection, day: i32) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM expired_days WHERE day = ?")?.exists([day])
-}
-
 /// An upsert in which the later stamp holds.
 fn put(
     connection: &Connection,
@@ -388,17 +383,6 @@ pub fn remove_dead_letter(connection: &Connection, letter: &DeadLetter) -> rusql
                 letter.origin,
                 letter.offset_bytes
             ],
-        )
-        .map(drop)
-}
-
-/// Notes that a day is dropped. Committed before its file is removed, so that a writer that
-/// still holds the file sees it.
-pub fn expire_day(connection: &Connection, day: i32, now_ms: i64) -> rusqlite::Result<()> {
-    connection
-        .execute(
-            "INSERT OR IGNORE INTO expired_days (day, dropped_ms) VALUES (?, ?)",
-            [i64::from(day), now_ms],
         )
         .map(drop)
 }

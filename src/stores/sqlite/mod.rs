@@ -9,7 +9,7 @@
 //! Everything is opened when it is needed and opened anew after an error, so that a full disk or
 //! a missing directory is waited for like any other outage.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -27,12 +27,14 @@ use crate::ledger::{
 mod checks;
 mod day;
 mod events;
+pub mod expire;
 mod facts;
 mod files;
 mod index;
 mod read;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 mod writer;
 
 pub use read::SqliteReader;
@@ -122,27 +124,6 @@ impl SqliteStore {
         Box::pin(self.ask(|reply| {
             Work::Ask(Box::new(move |writer| drop(reply.send(writer.with_index(read)))))
         }))
-    }
-
-    /// Drops a day: its rows count as expired from here on, also those that come later.
-    ///
-    /// # Errors
-    ///
-    /// With the path and what to do. Asking again is harmless.
-    pub fn expire_day(dir: &Path, day: i32, now_ms: i64) -> Result<(), StoreError> {
-        let connection = index::open(dir)?;
-        index::expire_day(&connection, day, now_ms)
-            .map_err(|error| files::refused(&files::index_path(dir), &error))?;
-        let path = files::day_path(dir, day);
-        for path in [path.clone(), files::beside(&path, "-wal"), files::beside(&path, "-shm")] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(files::io_refused(&path, &error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 }
 

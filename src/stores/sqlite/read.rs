@@ -14,10 +14,11 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::day::{GRAVE, uuid_text};
-use super::{NAME, events, facts, files, index};
+use super::{NAME, events, facts, files, index, tombstones};
 use crate::key::{DAY_MS, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::record::Level;
+use crate::stores::expired::Tombstone;
 use crate::stores::{
     Answer, CountKey, Grown, KeyVisitor, LogReader, Page, RowQuery, StoreError, StoredRow,
 };
@@ -237,7 +238,7 @@ fn first_run(runs: &[Run<'_>], newest_first: bool) -> Option<usize> {
 }
 
 /// Sources that have a row in a table: one jump in the key's tree for each.
-fn sources_of(connection: &Connection, table: Table) -> Sql<Vec<String>> {
+pub(super) fn sources_of(connection: &Connection, table: Table) -> Sql<Vec<String>> {
     let name = table.name();
     let mut statement = connection
         .prepare(&format!("SELECT source FROM {name} WHERE source > ? ORDER BY source LIMIT 1"))?;
@@ -383,6 +384,17 @@ fn stored_row(table: Table, row: &Row<'_>) -> Sql<StoredRow> {
     })
 }
 
+/// The tables that a day file has.
+pub(super) fn tables_of(connection: &Connection) -> Sql<Vec<Table>> {
+    let mut tables = Vec::new();
+    for table in Table::ALL {
+        if has_table(connection, table)? {
+            tables.push(table);
+        }
+    }
+    Ok(tables)
+}
+
 /// A file of an earlier version has no user events.
 fn has_table(connection: &Connection, table: Table) -> Sql<bool> {
     index::has_table(connection, table.name())
@@ -446,6 +458,10 @@ impl LogReader for SqliteReader {
 
     fn receipts(&self) -> Answer<'_, Vec<LossReceipt>> {
         done(self.index(facts::receipts))
+    }
+
+    fn tombstones(&self) -> Answer<'_, Vec<Tombstone>> {
+        done(self.index(tombstones::all))
     }
 
     fn watermarks(&self) -> Answer<'_, Vec<Watermark>> {

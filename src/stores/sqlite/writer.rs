@@ -13,9 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::day::DayFile;
 use super::files::{self, Inode};
-use super::{NAME, Options, index};
+use super::{NAME, Options, index, tombstones};
 use crate::batch::Batch;
 use crate::key::{Partition, RowKey};
+use crate::stores::expired::{self, Expired};
 use crate::stores::{StoreError, StoredText, Written};
 
 /// Where an answer goes.
@@ -47,6 +48,11 @@ const ROUND: Duration = Duration::from_secs(30);
 const GROUP_ROWS_MAX: usize = 8000;
 /// Jobs that are taken together at most.
 const GROUP_JOBS_MAX: usize = 256;
+
+/// Whether the rows of a batch have ended.
+fn has(expired: &Expired, partition: &Partition) -> bool {
+    expired.has(partition.day, partition.table, &partition.source, expired::NOW)
+}
 
 struct OpenDay {
     day: i32,
@@ -137,10 +143,11 @@ impl Writer {
             let (batches, replies): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
             let result = self.write_day(day, &batches);
             for (batch, reply) in batches.into_iter().zip(replies) {
-                let expired =
-                    |expired| if expired { (0..batch.rows.len()).collect() } else { Vec::new() };
-                let answer =
-                    result.clone().map(|days_gone| Written { expired: expired(days_gone) });
+                let answer = result.clone().map(|expired| {
+                    let gone = has(&expired, &batch.partition);
+                    let expired = if gone { (0..batch.rows.len()).collect() } else { Vec::new() };
+                    Written { expired }
+                });
                 // before the answer: whoever gets it wants the batch for itself again
                 drop(batch);
                 let _ = reply.send(answer);
@@ -159,24 +166,35 @@ impl Writer {
         close
     }
 
-    /// Commits all batches of one day. `true`: retention has dropped the day.
-    fn write_day(&mut self, day: i32, batches: &[Arc<Batch>]) -> Result<bool, StoreError> {
-        if self.expired(day)? {
-            self.days.retain(|open| open.day != day);
-            return Ok(true);
+    /// Commits all batches of one day, but for those whose rows retention has ended; answers what
+    /// that is.
+    fn write_day(&mut self, day: i32, batches: &[Arc<Batch>]) -> Result<Expired, StoreError> {
+        let gone = |expired: &Expired| batches.iter().all(|batch| has(expired, &batch.partition));
+        let expired = self.expired(day)?;
+        if gone(&expired) {
+            // its file may have to go
+            if expired.has_day(day) {
+                self.days.retain(|open| open.day != day);
+            }
+            return Ok(expired);
         }
-        let written = {
-            let file = self.day(day)?;
-            file.write(batches.iter().map(|batch| &**batch)).map(|()| file.in_place())
-        };
-        if !matches!(written, Ok(true)) {
-            // dropped without another word: the next try opens a new descriptor
-            self.days.retain(|open| open.day != day);
+        // taken out: with an error it is dropped without another word, and the next try opens a
+        // new descriptor
+        let open = self.take_day(day)?;
+        open.file.begin()?;
+        // Retention notes a part of a day first and deletes its rows then, which it cannot do
+        // while we hold the file: what it notes later finds our rows.
+        let expired = self.expired(day)?;
+        let kept = batches.iter().filter(|batch| !has(&expired, &batch.partition));
+        open.file.write(kept.map(|batch| &**batch))?;
+        let in_place = open.file.in_place();
+        if in_place {
+            self.days.push(OpenDay { used: Instant::now(), ..open });
         }
-        let in_place = written?;
-        // asked again, because retention notes the day first and removes the file then
-        if self.expired(day)? {
-            return Ok(true);
+        // asked again, because retention notes a whole day first and removes its file then
+        let after = self.expired(day)?;
+        if after.has_day(day) {
+            return Ok(after);
         }
         if !in_place {
             let path = files::day_path(&self.dir, day);
@@ -186,11 +204,20 @@ impl Writer {
             );
             return Err(StoreError::Outage { store: NAME, detail });
         }
-        Ok(false)
+        Ok(expired)
     }
 
-    fn expired(&mut self, day: i32) -> Result<bool, StoreError> {
-        self.with_index(|connection| index::day_expired(connection, day))
+    fn expired(&mut self, day: i32) -> Result<Expired, StoreError> {
+        self.with_index(|connection| tombstones::of_day(connection, day))
+    }
+
+    /// The file of a day, which is not among the open ones for now.
+    fn take_day(&mut self, day: i32) -> Result<OpenDay, StoreError> {
+        self.day(day)?;
+        match self.days.pop() {
+            Some(open) => Ok(open),
+            None => unreachable!("it was just opened"),
+        }
     }
 
     /// The open file of a day. Another one is closed if too many are open.
@@ -298,7 +325,8 @@ impl Writer {
         let mut texts = Vec::with_capacity(rows.len());
         for (Partition { table, day, source, .. }, key) in rows {
             // never makes a file: asking must leave no trace
-            let there = files::day_path(&self.dir, *day).exists() && !self.expired(*day)?;
+            let there = files::day_path(&self.dir, *day).exists()
+                && !self.expired(*day)?.has(*day, *table, source, expired::NOW);
             let day = if there { Some(self.day(*day)?) } else { None };
             let text = day.map(|day| day.text(*table, source, *key)).transpose()?;
             texts.push(text.flatten());

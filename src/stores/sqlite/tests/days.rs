@@ -9,7 +9,7 @@ fn rows_for_a_day_that_retention_has_dropped_are_expired_and_make_no_file() {
     write(&store, &one("syslog", DAY, 0, "old", 1));
     write(&store, &one("syslog", DAY + DAY_MS, 10, "young", 2));
     // by another process, while the file is open here
-    SqliteStore::expire_day(dir.path(), day_of(DAY), 5).unwrap();
+    expire::drop_day(dir.path(), day_of(DAY), "90 days", DAY + 90 * DAY_MS).unwrap();
     let written = block_on(store.write(one("syslog", DAY, 20, "late", 3))).unwrap();
     assert_eq!(written.expired, [0]);
     assert_eq!(messages(dir.path()), ["young"]);

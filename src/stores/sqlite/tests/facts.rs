@@ -111,7 +111,7 @@ fn counts_are_those_of_the_spans_without_expired_days() {
     ];
     assert_eq!(counts, expected);
     assert_eq!(block_on(reader.counts(i64::MIN, i64::MAX)).unwrap().len(), 6);
-    SqliteStore::expire_day(dir.path(), day_of(DAY), 0).unwrap();
+    expire::drop_day(dir.path(), day_of(DAY), "90 days", DAY + 90 * DAY_MS).unwrap();
     assert_eq!(block_on(reader.counts(i64::MIN, i64::MAX)).unwrap().len(), 2);
 }
 

@@ -13,6 +13,7 @@ use crate::stores::{CountKey, LogReader, Page, RowQuery, StoredRow};
 
 mod checks;
 mod days;
+mod ending;
 mod events;
 mod facts;
 

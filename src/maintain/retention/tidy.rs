@@ -1,0 +1,55 @@
+//! The ledger of what has ended: a span stays for every byte, but many that have nothing left
+//! become one. An origin's record, its contexts and its last span always stay: by them the daemon
+//! knows a file that it has read.
+
+use super::{Run, StoreError};
+use crate::config::StoreKind;
+use crate::stores::cassandra::CassandraStore;
+use crate::stores::merge::{self, Merged};
+use crate::stores::{expired::Expired, open, sqlite::expire};
+
+/// Spans that were written so lately may still be written again.
+const SETTLED_MS: i64 = 3_600_000;
+/// Runs that one transaction replaces: the daemon waits for its end.
+const AT_ONCE: usize = 200;
+
+impl Run<'_> {
+    pub(super) async fn tidy(&mut self) {
+        let merged = match self.runs().await {
+            Ok(merged) => merged,
+            Err(error) => return self.fail("spans", &error),
+        };
+        self.report.tidied.spans = merged.iter().map(|run| run.spans).sum();
+        self.report.tidied.become_spans = merged.len() as u64;
+        if !self.request.apply || merged.is_empty() {
+            return;
+        }
+        if let Err(error) = self.merge(&merged).await {
+            self.fail("spans", &error);
+        }
+    }
+
+    async fn runs(&self) -> Result<Vec<Merged>, StoreError> {
+        let reader = open::reader(&self.config.store)?;
+        let expired: Expired = reader.tombstones().await?.iter().collect();
+        let now_ms = self.request.now_ms;
+        let origins = reader.origins(None).await?;
+        let runs = origins
+            .iter()
+            .flat_map(|origin| merge::runs(origin, &expired, now_ms, now_ms - SETTLED_MS));
+        Ok(runs.collect())
+    }
+
+    async fn merge(&self, merged: &[Merged]) -> Result<(), StoreError> {
+        let stamp = self.request.now_ms.saturating_mul(1000);
+        let store = &self.config.store;
+        if store.kind == StoreKind::Cassandra {
+            let cassandra = CassandraStore::new(store.cassandra.clone());
+            return cassandra.merge_spans(merged, stamp).await;
+        }
+        for merged in merged.chunks(AT_ONCE) {
+            expire::merge_spans(&store.sqlite.dir, merged, stamp)?;
+        }
+        Ok(())
+    }
+}
