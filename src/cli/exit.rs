@@ -115,10 +115,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         });
     }
     if let Some(alerts) = cause.downcast_ref::<AlertsError>() {
-        return Some(match alerts {
-            AlertsError::Busy { .. } => TRY_LATER,
-            AlertsError::Memory { source, .. } => code_of_io(source),
-        });
+        return Some(code_of_alerts(alerts));
     }
     if let Some(backup) = cause.downcast_ref::<BackupError>() {
         return Some(code_of_backup(backup));
@@ -145,6 +142,13 @@ fn code_of_state(error: &StateError) -> u8 {
         }
         StateError::Newer { .. } => CONFIGURATION,
         StateError::Full { .. } | StateError::Damaged { .. } | StateError::Io { .. } => IO,
+    }
+}
+
+fn code_of_alerts(error: &AlertsError) -> u8 {
+    match error {
+        AlertsError::Busy { .. } => TRY_LATER,
+        AlertsError::Memory { source, .. } => code_of_io(source),
     }
 }
 

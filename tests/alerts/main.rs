@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod databases;
 mod messages;
 mod rules;

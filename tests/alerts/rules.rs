@@ -273,6 +273,10 @@ fn backups_and_drills_have_an_age() {
     fs::write(&path, memory.to_string()).unwrap();
     let checked = watched.check(1);
     assert_eq!((checked.status("backup"), checked.status("drill")), ("trouble", "trouble"));
+    // what is copied must be there
+    let daemon = watched.site.start();
+    watched.stores(&[record("INFO", "fine")], 1);
+    daemon.stop();
     watched.site.answers(&["backup", "create"], 0, "");
     let checked = watched.check(1);
     assert_eq!((checked.status("backup"), checked.status("drill")), ("ok", "trouble"));

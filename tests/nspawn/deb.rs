@@ -29,6 +29,8 @@ pub fn whole_life(parts: &Parts) {
     steps.step("a process that hangs is replaced", is_watched);
     steps.step("a secret stays one", keeps_secrets);
     steps.step("as root, and without the capability", drop_ins);
+    steps.step("the timers are set, and what they start works", times);
+    steps.step("a unit that fails is told", tells);
     steps.step("the audit is clean", |machine| drop(machine.ok("bitacora audit --deep")));
     steps.step("it is removed and purged", goes);
 }
@@ -320,6 +322,54 @@ fn drop_ins(machine: &Machine) {
     machine.rows_with("vault", "for later", 1);
 }
 
+const TIMERS: &str =
+    "bitacora-alerts.timer bitacora-backup.timer bitacora-retention.timer bitacora-drill.timer";
+
+fn times(machine: &Machine) {
+    machine.ok(&format!("systemctl is-enabled {TIMERS}"));
+    machine.ok(&format!("systemctl is-active {TIMERS}"));
+    for off in ["stats", "repair", "snapshots"] {
+        machine.fails(&format!("systemctl is-enabled bitacora-cassandra-{off}.timer"));
+        machine.fails(&format!("systemctl is-active bitacora-cassandra-{off}.timer"));
+    }
+    let log = "[alerts]\nlog = { file = \"/var/log/bitacora/alerts.log\" }\n";
+    machine.write("/etc/bitacora/conf.d/alerts.toml", log);
+    for job in ["backup", "drill", "retention"] {
+        machine.ok(&format!("systemctl start bitacora-{job}.service"));
+        let ended = machine.show(&format!("bitacora-{job}.service"), "ExecMainStatus");
+        assert_eq!(ended, "0", "{job}\n{}", machine.journal());
+    }
+    machine.ok("ls /var/backups/bitacora/*.verified.json /var/backups/bitacora/*.drilled.json");
+    assert_eq!(machine.ok("stat -c '%U:%G %a' /var/backups/bitacora"), "bitacora:bitacora 750");
+    // the timer may be at it just now, and the disk of whoever tests may be full: both are no fault
+    machine.until("systemctl start bitacora-alerts.service");
+    assert_eq!(machine.show("bitacora-alerts.service", "Result"), "success");
+    let listed = machine.ok("bitacora alerts list");
+    for rule in ["daemon", "errors", "store", "dora", "backup", "drill"] {
+        let found = |line: &str| line.split_whitespace().nth(1) == Some(&format!("{rule},"));
+        let line = listed.lines().find(|line| found(line));
+        let line = line.unwrap_or_else(|| panic!("no {rule}:\n{listed}"));
+        let well = line.starts_with("ok") || rule == "errors";
+        assert!(well, "{line}\n{listed}");
+    }
+}
+
+/// OnFailure= of a unit: a message at once, and its end once the unit works again.
+fn tells(machine: &Machine) {
+    const DROP_IN: &str = "/etc/systemd/system/bitacora-retention.service.d/test.conf";
+    const LOG: &str = "/var/log/bitacora/alerts.log";
+    machine.write(DROP_IN, "[Service]\nExecStart=\nExecStart=/bin/false\n");
+    machine.ok("systemctl daemon-reload");
+    machine.fails("systemctl start bitacora-retention.service");
+    machine.until(&format!("grep 'TROUBLE unit bitacora-retention.service' {LOG}"));
+    machine.ok(&format!("rm {DROP_IN} && systemctl daemon-reload"));
+    machine.ok("systemctl start bitacora-retention.service");
+    machine.until("systemctl start bitacora-alerts.service");
+    machine.until(&format!("grep 'RECOVERED unit bitacora-retention.service' {LOG}"));
+    assert_eq!(machine.ok(&format!("stat -c %U:%a {LOG}")), "bitacora:640");
+    machine.ok("rm /etc/bitacora/conf.d/alerts.toml");
+}
+
 fn goes(machine: &Machine) {
     machine.ok(&format!("{APT} remove bitacora 2>&1"));
     machine.fails("pgrep -x bitacora");
@@ -331,8 +381,10 @@ fn goes(machine: &Machine) {
     let left = "find / -xdev -path /proc -prune -o -path /packages -prune -o -path /var/cache/man -prune -o -name '*bitacora*' -print";
     let left = machine.ok(left);
     let ours = "/etc/bitacora/conf.d";
+    // archives are what one wants back after a mistake
+    let stays = ["/etc/bitacora", "/var/backups/bitacora"];
     let strays: Vec<&str> =
-        left.lines().filter(|path| !path.starts_with("/etc/bitacora")).collect();
+        left.lines().filter(|path| !stays.iter().any(|stays| path.starts_with(stays))).collect();
     assert!(strays.is_empty(), "left behind: {strays:?}");
     let kept =
         machine.ok(&format!("find /etc/bitacora {ours} -type f 2>/dev/null | sort -u || true"));

@@ -37,6 +37,10 @@ fn installs_into_a_root(machine: &Machine, parts: &Parts, package: &str) {
 fn runs(machine: &Machine) {
     machine.ready();
     machine.ok("systemctl is-enabled bitacora.service bitacora.socket bitacora-dgram.socket");
+    let timers =
+        "bitacora-alerts.timer bitacora-backup.timer bitacora-retention.timer bitacora-drill.timer";
+    machine.ok(&format!("systemctl is-enabled {timers} && systemctl is-active {timers}"));
+    machine.fails("systemctl is-enabled bitacora-cassandra-repair.timer");
     is_ready_within_a_second(machine);
     assert_eq!(machine.ok(&format!("{RPM} --verify --nodeps bitacora")), "");
     machine.ok("for n in $(seq 50); do logger -t ships shipped number $n; done");

@@ -19,7 +19,7 @@ use crate::stores::health::CheckStatus;
 /// How long a check waits for another command; another check takes longer.
 const CHECK_WAIT: Duration = Duration::from_secs(2);
 /// How long a report of a failed unit waits for a check that runs.
-const FAILED_WAIT: Duration = Duration::from_secs(60);
+const FAILED_WAIT: Duration = Duration::from_mins(1);
 /// How long the store may take to keep what was found.
 const RECORD_WAIT: Duration = Duration::from_secs(5);
 

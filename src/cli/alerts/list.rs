@@ -84,9 +84,10 @@ fn show(
     now_ms: i64,
     output: &mut impl Write,
 ) -> std::io::Result<()> {
-    match checked {
-        true => writeln!(output, "last check {} ago", ago(now_ms - memory.last_ms))?,
-        false => writeln!(output, "there was no check yet: `bitacora alerts check` makes one")?,
+    if checked {
+        writeln!(output, "last check {} ago", ago(now_ms - memory.last_ms))?;
+    } else {
+        writeln!(output, "there was no check yet: `bitacora alerts check` makes one")?;
     }
     for rule in rules {
         let mut none = true;

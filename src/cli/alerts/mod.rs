@@ -18,7 +18,7 @@ mod facts;
 mod list;
 
 /// How long a command waits for a check that runs.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 const AFTER_HELP: &str = "\
 `check` looks at all rules once, records what it finds in the table health_checks, and tells the

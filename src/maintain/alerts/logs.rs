@@ -4,6 +4,7 @@
 //! minute, so that nothing falls between two checks. What the statistics do not know (loggers,
 //! durations) is counted row by row, and only until there is one too many.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::finding::Finding;
@@ -104,7 +105,7 @@ fn filter(rule: &Rule, host: &str, now_ms: i64) -> Result<Filter, String> {
         sources: names(&rule.source).map_err(said)?,
         hosts,
         levels,
-        min_duration_ms: is_slow(rule).then(|| rule.slow.as_secs_f64() * 1000.0),
+        min_duration_ms: is_slow(rule).then_some(rule.slow.as_secs_f64() * 1000.0),
         musts: musts.into_iter().collect(),
         ..Filter::default()
     })
@@ -147,7 +148,7 @@ fn what(rule: &Rule) -> String {
         _ => format!("{level} rows"),
     };
     if !rule.logger.is_empty() {
-        what += &format!(" of logger {}", rule.logger);
+        let _ = write!(what, " of logger {}", rule.logger);
     }
     what + &format!(" in {}, above {} is too many", super::text::ago(ms(rule.per)), rule.above)
 }
@@ -165,7 +166,7 @@ async fn counted(
     let mut detail = format!("{rows} {}", what(rule));
     if wrong {
         let most = sums.iter().take(3).map(|(source, rows)| format!("{source} {rows}"));
-        detail += &format!("; {}", most.collect::<Vec<_>>().join(", "));
+        let _ = write!(detail, "; {}", most.collect::<Vec<_>>().join(", "));
     }
     let finding = Finding::judge(&rule.name, wrong, &detail).with(number(rows));
     if !wrong {

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use crate::config::{BUILT_IN, Config, Rule, StoreKind};
 use crate::dora;
 use crate::durable::{self, DirLock, LockError};
-use crate::stores::cassandra::CassandraStore;
 use crate::stores::health::{CheckStatus, HealthCheck};
 use crate::stores::{StoreError, open};
 
@@ -37,6 +36,11 @@ pub use memory::{Known, Memory, Silence};
 
 /// How long one part of a check may take before it counts as unknown.
 const PART_WAIT: Duration = Duration::from_secs(15);
+
+/// What the store tells, which comes first.
+const STORE_RULES: [&str; 4] = ["store", "errors", "dead-letters", "losses"];
+/// What this host tells.
+const HOST_RULES: [&str; 4] = ["disk", "daemon", "backup", "drill"];
 
 /// Why alerts cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -131,11 +135,11 @@ pub async fn look(
 ) -> Vec<Finding> {
     let (here, known, daemon_answers) = (Arc::clone(config), memory.clone(), daemon.is_ok());
     let parts = vec![
-        part("store", of_store(Arc::clone(config), memory.last_ms, daemon_answers, now_ms)),
-        part("nodes", of_nodes(Arc::clone(config))),
-        part("dora", of_dora(Arc::clone(config))),
-        part("database", of_databases(Arc::clone(config))),
-        part("disk", async move {
+        part(&STORE_RULES, of_store(Arc::clone(config), memory.last_ms, daemon_answers, now_ms)),
+        part(&["nodes"], of_nodes(Arc::clone(config))),
+        part(&["dora"], of_dora(Arc::clone(config))),
+        part(&["database"], of_databases(Arc::clone(config))),
+        part(&HOST_RULES, async move {
             let host = tokio::task::spawn_blocking(move || of_host(&here, &daemon, &known, now_ms));
             host.await.unwrap_or_else(|error| vec![Finding::unknown("disk", &error.to_string())])
         }),
@@ -148,26 +152,63 @@ pub async fn look(
         }
     }
     findings.extend(of_notifiers(memory));
+    findings.extend(unseen(&findings, memory, config));
     findings.retain(|finding| !config.alerts.off.contains(&finding.rule));
     findings
 }
 
-/// One part of a check, in a task of its own.
+/// What is known from before, was not seen now, and is not known to have gone: where the store, the
+/// daemon or a database did not answer, that says nothing of what else it would have told.
+fn unseen(findings: &[Finding], memory: &Memory, config: &Config) -> Vec<Finding> {
+    let names: Vec<String> = findings.iter().map(Finding::name).collect();
+    let status = |name: &str| {
+        let found = findings.iter().find(|finding| finding.name() == name);
+        found.map(|finding| finding.status)
+    };
+    let down = |name: &str| status(name).is_some_and(|status| status != CheckStatus::Ok);
+    let lost = |finding: &&Finding| {
+        let (rule, subject) = (finding.rule.as_str(), finding.subject.as_str());
+        let own = config.alerts.rules.iter().any(|own| own.name == rule);
+        match rule {
+            "backlog" => down("daemon") && down("store"),
+            "replication" | "connections" => {
+                down(&format!("database {subject}")) || down("database")
+            }
+            "disk" => down("disk"),
+            "database" => down("database"),
+            _ => (own || STORE_RULES.contains(&rule)) && down("store"),
+        }
+    };
+    let known = memory.known.values().map(|known| &known.finding);
+    let known = known.filter(|finding| !names.contains(&finding.name())).filter(lost);
+    let why = "what would tell it does not answer";
+    known.map(|finding| Finding::unknown(&finding.rule, why).of(&finding.subject)).collect()
+}
+
+/// One part of a check, in a task of its own; these rules are what it looks at.
 fn part(
-    rule: &'static str,
+    rules: &'static [&'static str],
     work: impl Future<Output = Vec<Finding>> + Send + 'static,
 ) -> tokio::task::JoinHandle<Vec<Finding>> {
     let work = tokio::spawn(work);
     tokio::spawn(async move {
         match tokio::time::timeout(PART_WAIT, work).await {
             Ok(Ok(found)) => found,
-            Ok(Err(error)) => vec![Finding::unknown(rule, &error.to_string())],
+            Ok(Err(error)) => of_all(rules, &|rule| Finding::unknown(rule, &error.to_string())),
             Err(_) => {
                 let late = format!("no answer within {} s", PART_WAIT.as_secs());
-                vec![Finding::trouble(rule, &late)]
+                of_all(rules, &|rule| Finding::trouble(rule, &late))
             }
         }
     })
+}
+
+/// The first rule is judged, as the others hang on it: they are unknown.
+fn of_all(rules: &[&str], judged: &dyn Fn(&str) -> Finding) -> Vec<Finding> {
+    let mut rules = rules.iter();
+    let first = rules.next().map(|rule| judged(rule));
+    let rest = rules.map(|rule| Finding::unknown(rule, "what would tell it does not answer"));
+    first.into_iter().chain(rest).collect()
 }
 
 async fn of_store(
@@ -214,7 +255,7 @@ async fn of_nodes(config: Arc<Config>) -> Vec<Finding> {
     if config.store.kind != StoreKind::Cassandra {
         return Vec::new();
     }
-    vec![store::nodes(&CassandraStore::new(config.store.cassandra.clone())).await]
+    vec![store::nodes(&config.store.cassandra).await]
 }
 
 async fn of_dora(config: Arc<Config>) -> Vec<Finding> {
@@ -345,4 +386,51 @@ pub fn all_well(memory: &Memory, now_ms: i64) -> bool {
         known.finding.status == CheckStatus::Ok && !known.trouble
             || memory.silence(&known.finding, now_ms).is_some()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Machine;
+
+    fn config() -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, "[[alerts.rule]]\nname = \"mine\"\n").unwrap();
+        Config::load(&path, &Machine::here()).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_not_called_well() {
+        let mut memory = Memory::new(0);
+        let names = [("mine", ""), ("backlog", "a"), ("replication", "db"), ("nodes", "")];
+        let before = names.map(|(rule, subject)| Finding::trouble(rule, "bad").of(subject));
+        memory.take(before.to_vec(), 0, i64::MAX);
+        let lost = |findings: &[Finding]| {
+            let unseen = unseen(findings, &memory, &config());
+            unseen.iter().map(Finding::name).collect::<Vec<_>>()
+        };
+        let store = Finding::trouble("store", "away");
+        let daemon = Finding::trouble("daemon", "down");
+        let database = Finding::trouble("database", "down").of("db");
+        assert_eq!(lost(&[]), [""; 0], "what is not looked at any more has gone");
+        assert_eq!(lost(&[store.clone()]), ["mine"]);
+        assert_eq!(lost(&[store.clone(), daemon.clone()]), ["backlog a", "mine"]);
+        assert_eq!(lost(&[daemon, database]), ["replication db"]);
+        assert_eq!(lost(&[Finding::well("store", "")]), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_breaks_down_leaves_its_rules_unknown() {
+        let broken = part(&STORE_RULES, async { panic!("on purpose") }).await.unwrap();
+        assert_eq!(broken.len(), 4);
+        assert!(broken.iter().all(|finding| finding.status == CheckStatus::Unknown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_hangs_is_trouble() {
+        let hung = part(&STORE_RULES, std::future::pending()).await.unwrap();
+        assert_eq!((hung[0].rule.as_str(), hung[0].status), ("store", CheckStatus::Trouble));
+        assert!(hung[1..].iter().all(|finding| finding.status == CheckStatus::Unknown));
+    }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::finding::Finding;
 use super::text::{ago, number, time};
-use crate::stores::LogReader;
-use crate::stores::cassandra::CassandraStore;
+use crate::config::Cassandra;
+use crate::stores::{LogReader, cassandra};
 
 /// A loss is trouble for so long.
 const LOSS_MS: i64 = 24 * 3_600_000;
@@ -109,9 +109,9 @@ pub async fn backlog(
 }
 
 /// Whether the nodes of the cluster accept connections of clients.
-pub async fn nodes(store: &CassandraStore) -> Finding {
+pub async fn nodes(config: &Cassandra) -> Finding {
     const RULE: &str = "nodes";
-    let nodes = match store.nodes().await {
+    let nodes = match cassandra::nodes::nodes(config).await {
         Ok(nodes) => nodes,
         Err(error) => return Finding::unknown(RULE, &error.to_string()),
     };

@@ -31,7 +31,7 @@ mod fault;
 mod keys;
 mod layout;
 mod marks;
-mod nodes;
+pub mod nodes;
 mod origins;
 mod read;
 pub mod report;

@@ -1,5 +1,6 @@
 //! A file that each message is appended to: a line for each of its news, on disk when it is told.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -65,7 +66,8 @@ fn lines(message: &Message) -> String {
     let mut lines = String::new();
     for news in &message.news {
         let (at, host) = (time(message.at_ms), &message.host);
-        lines += &format!("{at} {host} {} {}: {}", news.kind.word(), news.name, news.detail);
+        let (kind, name, detail) = (news.kind.word(), &news.name, &news.detail);
+        let _ = write!(lines, "{at} {host} {kind} {name}: {detail}");
         for sample in &news.samples {
             lines += " | ";
             lines += sample;

@@ -1,5 +1,7 @@
 //! What is told: one or more news, all of whose text is fit to be shown anywhere.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use crate::maintain::alerts::finding::Finding;
@@ -89,8 +91,12 @@ impl News {
         let mut lines = format!("{} {}: {}", self.kind.word(), self.name, self.detail);
         let lasted = ago(at_ms.saturating_sub(self.since_ms));
         match self.kind {
-            Kind::Still => lines += &format!(" (since {}, {lasted})", time(self.since_ms)),
-            Kind::Recovered => lines += &format!(" (the trouble lasted {lasted})"),
+            Kind::Still => {
+                let _ = write!(lines, " (since {}, {lasted})", time(self.since_ms));
+            }
+            Kind::Recovered => {
+                let _ = write!(lines, " (the trouble lasted {lasted})");
+            }
             Kind::Trouble | Kind::Test => {}
         }
         for sample in self.samples.iter().filter(|_| samples) {
@@ -150,7 +156,7 @@ impl Message {
         let lines = self.news.iter().take(NAMED_MAX).map(|one| one.lines(self.at_ms, alone));
         let mut text = lines.collect::<Vec<_>>().join("\n");
         if let Some(more) = self.news.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
-            text += &format!("\nand {more} more: `bitacora alerts list` names them");
+            let _ = write!(text, "\nand {more} more: `bitacora alerts list` names them");
         }
         text + &format!("\n-- {} at {}", self.host, time(self.at_ms))
     }

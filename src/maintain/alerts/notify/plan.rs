@@ -24,9 +24,10 @@ pub struct Plan {
 #[must_use]
 pub fn plan(memory: &Memory, notifier: &str, host: &str, alerts: &Alerts, now_ms: i64) -> Plan {
     let mut due = due(memory, notifier, ms(alerts.repeat), now_ms);
-    let sent = memory.notifiers.get(notifier).map_or(0, |sent| {
-        sent.sent_ms.iter().filter(|at| now_ms.saturating_sub(**at) < HOUR_MS).count()
-    });
+    let sent = memory
+        .notifiers
+        .get(notifier)
+        .map_or(0, |sent| sent.sent_ms.iter().filter(|at| within_an_hour(**at, now_ms)).count());
     let room = usize::try_from(alerts.hourly_max).unwrap_or(usize::MAX).saturating_sub(sent);
     let mut plan = Plan::default();
     if room == 0 {
@@ -43,6 +44,11 @@ pub fn plan(memory: &Memory, notifier: &str, host: &str, alerts: &Alerts, now_ms
         plan.messages.push(Message::new(host, now_ms, news));
     }
     plan
+}
+
+/// What the clock calls the future was sent before it was set back, and does not count.
+fn within_an_hour(at: i64, now_ms: i64) -> bool {
+    (0..HOUR_MS).contains(&now_ms.saturating_sub(at))
 }
 
 fn due(memory: &Memory, notifier: &str, repeat_ms: i64, now_ms: i64) -> Vec<(String, News)> {
@@ -62,7 +68,9 @@ fn due(memory: &Memory, notifier: &str, repeat_ms: i64, now_ms: i64) -> Vec<(Str
                 if *since_ms != known.since_ms {
                     // it ended and came back, and the end could not be told
                     Kind::Trouble
-                } else if now_ms.saturating_sub(*at) >= repeat_ms || known.finding.mark > *mark {
+                } else if now_ms.abs_diff(*at) >= repeat_ms.unsigned_abs()
+                    || known.finding.mark > *mark
+                {
                     Kind::Still
                 } else {
                     continue;
@@ -107,7 +115,7 @@ pub fn note(memory: &mut Memory, notifier: &str, plan: &Plan, delivered: &Delive
     }
     note_held(memory, notifier, plan, now_ms);
     let sent = memory.notifiers.entry(notifier.to_owned()).or_default();
-    sent.sent_ms.retain(|at| now_ms.saturating_sub(*at) < HOUR_MS);
+    sent.sent_ms.retain(|at| within_an_hour(*at, now_ms));
     sent.sent_ms.extend(std::iter::repeat_n(now_ms, delivered.messages));
     sent.failing = match (&delivered.error, sent.failing.take()) {
         (Some(error), Some((since, _))) => Some((since, error.to_string())),
