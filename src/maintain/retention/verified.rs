@@ -37,8 +37,8 @@ impl Verified {
             };
             let logs = note.parts.into_iter().filter(|part| part.name == LOGS);
             for day in logs.flat_map(|part| part.days) {
-                let known = verified.days.entry(day).or_insert(note.begun_ms);
-                *known = (*known).max(note.begun_ms);
+                let known = verified.days.entry(day).or_insert(note.created_ms);
+                *known = (*known).max(note.created_ms);
             }
         }
         verified
@@ -71,7 +71,7 @@ mod tests {
     fn archive(dir: &Path, bytes: u64) {
         fs::write(dir.join(ARCHIVE), "abc").unwrap();
         let note = format!(
-            r#"{{"archive":"{ARCHIVE}","begun_ms":500,"verified_ms":900,"bytes":{bytes},
+            r#"{{"archive":"{ARCHIVE}","created_ms":500,"verified_ms":900,"bytes":{bytes},
                 "sha256":"00","parts":[{{"name":"logs","days":["2026-11-22"]}},
                 {{"name":"dora","days":["2026-11-21"]}}]}}"#
         );
