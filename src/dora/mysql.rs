@@ -27,6 +27,7 @@ const CONNECTIONS_MAX: usize = 4;
 static DIALECT: Dialect = Dialect {
     time: |column| format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {column}) DIV 1000"),
     hundredths: |column| format!("CAST({column} * 100 AS SIGNED)"),
+    by_index: |indexes| format!(" FORCE INDEX ({})", indexes.join(", ")),
     // not INSERT IGNORE, which takes wrong values too
     keep: "ON DUPLICATE KEY UPDATE id = id",
     replace: |columns| {

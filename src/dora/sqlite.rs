@@ -23,6 +23,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 static DIALECT: Dialect = Dialect {
     time: str::to_owned,
     hundredths: |column| format!("CAST(round({column} * 100) AS INTEGER)"),
+    // it reads by index what it can
+    by_index: |_| String::new(),
     keep: "ON CONFLICT DO NOTHING",
     replace: |columns| {
         let set: Vec<String> =
