@@ -86,9 +86,9 @@ mod tests {
         let told = read(Path::new("/nowhere/password")).unwrap_err().to_string();
         assert!(told.contains("/nowhere/password"), "{told}");
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("password");
-        fs::write(&file, b"pass\xffword").unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"s3c\xffr3t").unwrap();
         let told = read(&file).unwrap_err().to_string();
-        assert!(!told.contains("pass\u{fffd}") && !told.contains("word:"), "{told}");
+        assert!(!told.contains("s3c") && !told.contains("r3t"), "{told}");
     }
 }

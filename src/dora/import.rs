@@ -83,7 +83,7 @@ fn alike(one: &Phase, other: &Phase) -> bool {
 pub fn read(text: &str, zone: &TimeZone) -> Result<Document, ImportError> {
     let value: Value = serde_json::from_str(text)?;
     let top = Object::new(&value, "").map_err(|mut refused| {
-        refused.path = "the file".to_owned();
+        "the file".clone_into(&mut refused.path);
         ImportError::NotCycles(refused)
     })?;
     let Some(Value::Array(cycles)) = top.get("cycles") else {
@@ -130,7 +130,9 @@ impl Reading<'_> {
             Some(_) => return Err(Refused::new(cycle.path("phases"), "is not a list")),
         };
         let whole = |mut refused: Refused| {
-            refused.reason += &format!("; the cycle's phases ({}) are not taken", phases.len());
+            let lost = phases.len();
+            refused.reason =
+                format!("{}; the cycle's phases ({lost}) are not taken", refused.reason);
             refused
         };
         let cycle_id = cycle.text("cycle_id").map_err(whole)?;

@@ -76,7 +76,7 @@ pub async fn plan(config: &Dora) -> Result<Vec<Step>, DoraError> {
     let store = MysqlStore::new(server(config)?)?;
     let mut connection = store.connection().await?;
     let (steps, _) = steps(&store, &mut connection).await?;
-    Ok(steps.iter().map(|one| one.step()).collect())
+    Ok(steps.iter().map(Migration::step).collect())
 }
 
 /// Does what is still to be done, as `host` at `now_ms`, and says what that was. It may be

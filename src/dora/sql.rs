@@ -85,7 +85,7 @@ pub(super) fn within(of: &str, column: &str, window: &Window) -> Statement {
     let mut binds = vec![Bind::Time(window.since_ms), Bind::Time(window.until_ms)];
     for (column, wanted) in [("service", &window.service), ("team", &window.team)] {
         if let Some(wanted) = wanted {
-            text += &format!(" AND {of}.{column} = ?");
+            text = format!("{text} AND {of}.{column} = ?");
             binds.push(Bind::Text(wanted.clone()));
         }
     }

@@ -66,13 +66,13 @@ impl SqliteStore {
         })
     }
 
-    fn read<R: Send + 'static, T: Send + 'static>(
+    fn read<R, T: Send + 'static>(
         &self,
         statements: Vec<Statement>,
         whole: fn(Vec<R>) -> Result<Vec<T>, sql::Strange>,
     ) -> Answer<'_, Vec<T>>
     where
-        R: for<'a> TryFrom<&'a Row<'a>, Error = rusqlite::Error>,
+        R: for<'a> TryFrom<&'a Row<'a>, Error = rusqlite::Error> + Send + 'static,
     {
         self.with(false, move |connection| {
             let mut rows = Vec::new();

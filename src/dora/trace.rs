@@ -1,7 +1,7 @@
 //! One cycle across both layers: its phases and deployments, and what the application logged
 //! under the ids of their requests.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -60,8 +60,8 @@ pub async fn logged(
     cycle: &Cycle,
     most: usize,
     id_of: fn(&str) -> u128,
-) -> Result<HashMap<String, Logged>, StoreError> {
-    let mut found = HashMap::new();
+) -> Result<BTreeMap<String, Logged>, StoreError> {
+    let mut found = BTreeMap::new();
     for request in cycle.phases.iter().filter_map(request_of) {
         if found.contains_key(request) {
             continue;
@@ -83,15 +83,18 @@ pub async fn logged(
 /// The cycle as one object. Each phase with a request has the rows that were logged under it;
 /// without `logged`, because the log store could not be asked, none has.
 #[must_use]
-pub fn as_json(cycle: &Cycle, logged: Option<&HashMap<String, Logged>>) -> Value {
+pub fn as_json(cycle: &Cycle, logged: Option<&BTreeMap<String, Logged>>) -> Value {
     let phase = |phase: &Phase| {
         let mut value = phase_json(phase);
         if let Some(request) = request_of(phase)
             && let Some(logged) = logged
         {
             let found = logged.get(request).cloned().unwrap_or_default();
-            value["rows"] = found.rows.iter().map(machine::json).collect();
-            value["more_rows"] = found.cut.into();
+            let rows: Value = found.rows.iter().map(machine::json).collect();
+            if let Value::Object(object) = &mut value {
+                object.insert("rows".to_owned(), rows);
+                object.insert("more_rows".to_owned(), found.cut.into());
+            }
         }
         value
     };

@@ -1,6 +1,6 @@
 //! `bitacora dora trace`: a cycle across both layers.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -51,7 +51,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
                 Err(error) => Err(error),
             }
         } else {
-            Ok(HashMap::new())
+            Ok(BTreeMap::new())
         };
         if args.json {
             writeln!(output, "{}", trace::as_json(&cycle, logged.as_ref().ok()))?;
@@ -66,7 +66,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
 
 fn tell(
     cycle: &Cycle,
-    logged: Option<&HashMap<String, Logged>>,
+    logged: Option<&BTreeMap<String, Logged>>,
     output: &mut impl Write,
 ) -> std::io::Result<()> {
     let mut shown: Vec<&str> = Vec::new();

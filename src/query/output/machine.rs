@@ -60,6 +60,7 @@ fn place(object: &mut Map<String, Value>, row: &StoredRow) {
 }
 
 /// A row as one object.
+#[must_use]
 pub fn json(row: &StoredRow) -> Value {
     if row.table == Table::Events {
         return event_json(row);
