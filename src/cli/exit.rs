@@ -8,6 +8,7 @@ use crate::daemon::DaemonError;
 use crate::daemon::control::ControlError;
 use crate::dora::DoraError;
 use crate::durable::LockError;
+use crate::maintain::alerts::AlertsError;
 use crate::maintain::backup::BackupError;
 use crate::sources::socket::SocketError;
 use crate::state::StateError;
@@ -111,6 +112,12 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
             }
             ControlError::Absent { .. } => UNAVAILABLE,
             ControlError::Broken { .. } => IO,
+        });
+    }
+    if let Some(alerts) = cause.downcast_ref::<AlertsError>() {
+        return Some(match alerts {
+            AlertsError::Busy { .. } => TRY_LATER,
+            AlertsError::Memory { source, .. } => code_of_io(source),
         });
     }
     if let Some(backup) = cause.downcast_ref::<BackupError>() {

@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{Config, Machine};
 use crate::stores::open;
 
+pub mod alerts;
 pub mod audit;
 pub mod backup;
 pub mod check;
@@ -105,6 +106,8 @@ pub enum Command {
     DeadLetters(dead_letters::Args),
     /// Keep delivery metrics: phases, deployments, incidents
     Dora(dora::Args),
+    /// Look whether all is well, and tell those who want to know
+    Alerts(alerts::Args),
     /// Make backups, verify them, and end old ones
     Backup(backup::Args),
     /// Bring a backup back, or drill that
@@ -131,6 +134,7 @@ impl Cli {
             Command::Status(args) => status::run(args, &self.config, output),
             Command::Send(args) => send::run(args, &self.config, output),
             Command::Tap(args) => tap::run(args, &self.config, output),
+            Command::Alerts(args) => alerts::run(args, &self.config, output),
             Command::Audit(args) => audit::run(args, &self.config, output),
             Command::State(args) => state::run(args, &self.config, output),
             Command::DeadLetters(args) => dead_letters::run(args, &self.config, output),

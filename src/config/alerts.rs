@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lettre::message::Mailbox;
+
 use super::keys::Kind::{Integer, Path, Switch, Table, Text, Texts, Word};
 use super::keys::{HOUR_MS, Key, Kind, Section, example, key, millis};
 use super::load::Build;
@@ -15,6 +17,8 @@ use super::walk::{Entries, Located};
 pub struct Alerts {
     /// Errors of all sources together.
     pub errors: ErrorsRule,
+    /// Built-in rules that are not looked at.
+    pub off: Vec<String>,
     /// `[[alerts.rule]]`
     pub rules: Vec<Rule>,
     /// The backlog of a source is trouble when its oldest byte is older.
@@ -67,6 +71,8 @@ pub struct Rule {
     pub level: String,
     /// Rows of this logger only; empty for all.
     pub logger: String,
+    /// Rows of this host only; empty for this one, `*` for all.
+    pub host: String,
     /// The window.
     pub per: Duration,
     /// Trouble when there are more; for [`RuleKind::Silent`] it is not looked at.
@@ -112,6 +118,27 @@ pub struct Email {
     pub ca_file: Option<PathBuf>,
 }
 
+/// The rules that need no section of their own: what each looks at is in
+/// `docs/operations.md`.
+pub const BUILT_IN: [&str; 16] = [
+    "errors",
+    "daemon",
+    "backlog",
+    "dead-letters",
+    "losses",
+    "store",
+    "nodes",
+    "dora",
+    "disk",
+    "backup",
+    "drill",
+    "database",
+    "replication",
+    "connections",
+    "notifier",
+    "unit",
+];
+
 const WINDOW: Kind = millis(60_000, 24 * HOUR_MS);
 const AGE: Kind = millis(60_000, 366 * 24 * HOUR_MS);
 
@@ -129,6 +156,12 @@ const KEYS: &[Key] = &[
         Table(ERRORS),
         "{ per = \"5m\", above = 10 }",
         "Rows of level ERROR and CRITICAL of all sources: trouble when there are more than above.",
+    ),
+    key(
+        "off",
+        Texts,
+        "[]",
+        "Built-in rules that are not looked at, such as [\"drill\"]; `bitacora alerts list` names them.",
     ),
     key("backlog", AGE, "\"15m\"", "How old the oldest byte that is not stored may be, by source."),
     key("backup_age", AGE, "\"25h\"", "How old the last good backup may be."),
@@ -252,6 +285,7 @@ const RULE_KEYS: &[Key] = &[
         "Rows of this level only; empty for ERROR and CRITICAL.",
     ),
     key("logger", Text, "\"\"", "Rows of this logger only; empty for all."),
+    key("host", Text, "\"\"", "Rows of this host only; empty for this one, \"*\" for all."),
     key("per", WINDOW, "\"5m\"", "The window."),
     key("above", Integer(0, i64::MAX), "10", "Trouble when there are more."),
     key("slow", millis(1, HOUR_MS), "\"1s\"", "For kind \"slow\": what is too long."),
@@ -272,7 +306,8 @@ pub(super) fn build(
             per: errors.duration("per").unwrap_or_default(),
             above: errors.integer("above").unsigned_abs(),
         },
-        rules: rules.into_iter().filter_map(|section| rule(build, section)).collect(),
+        off: off(build, alerts),
+        rules: all_rules(build, rules),
         backlog: duration("backlog"),
         backup_age: duration("backup_age"),
         drill_age: duration("drill_age"),
@@ -296,6 +331,36 @@ pub(super) fn build(
             run
         }),
     }
+}
+
+fn off(build: &mut Build<'_>, alerts: &Settings) -> Vec<String> {
+    let mut off = Vec::new();
+    for said in alerts.texts("off") {
+        if BUILT_IN.contains(&said.value.as_str()) {
+            off.push(said.value.clone());
+        } else {
+            let message = format!(
+                "\"{}\" is no built-in rule; there are {}",
+                said.value,
+                BUILT_IN.join(", ")
+            );
+            build.problem(&said.place, message);
+        }
+    }
+    off
+}
+
+fn all_rules(build: &mut Build<'_>, sections: Vec<Located<Entries>>) -> Vec<Rule> {
+    let mut all: Vec<Rule> = Vec::new();
+    for section in sections {
+        let place = section.place.clone();
+        let Some(one) = rule(build, section) else { continue };
+        if all.iter().any(|other| other.name == one.name) {
+            build.problem(&place, format!("rule \"{}\" is named twice", one.name));
+        }
+        all.push(one);
+    }
+    all
 }
 
 fn needed(build: &mut Build<'_>, place: &Place, owner: &str, key: &str, there: bool) {
@@ -322,6 +387,7 @@ fn email(build: &mut Build<'_>, alerts: &Settings) -> Option<Email> {
         let there = email.text(one).is_empty() || !email.text(other).is_empty();
         needed(build, place, one, &format!("{other} beside it"), there || email.wrong(other));
     }
+    correspondents(build, place, &email);
     Some(Email {
         server: email.text("server").to_owned(),
         tls: email.text("tls").to_owned(),
@@ -333,12 +399,42 @@ fn email(build: &mut Build<'_>, alerts: &Settings) -> Option<Email> {
     })
 }
 
+/// Addresses that can be written to, and a password that nobody else hears.
+fn correspondents(build: &mut Build<'_>, place: &Place, email: &Settings) {
+    let addresses = email.texts("to").iter().map(|one| one.value.as_str());
+    for address in addresses.chain([email.text("from")]).filter(|address| !address.is_empty()) {
+        if address.chars().any(char::is_control) || address.parse::<Mailbox>().is_err() {
+            build.problem(place, format!("{address:?} is no address of e-mail"));
+        }
+    }
+    let server = email.text("server");
+    let host = server.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    let host = host.map_or("", |(host, _)| host.trim_matches(['[', ']']));
+    if host.is_empty() && !server.is_empty() {
+        build.problem(place, format!("server {server:?} is not host:port"));
+    }
+    let near = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    if email.text("tls") == "none" && !email.text("username").is_empty() && !near {
+        build.problem(place, "tls \"none\" would send the password for everybody to read");
+    }
+}
+
 /// A rule; `None` if it is switched off, or a problem was told.
 fn rule(build: &mut Build<'_>, section: Located<Entries>) -> Option<Rule> {
     let (header, settings) = (section.place, Settings::new(RULE_KEYS, section.value));
     if settings.text("name").is_empty() {
         needed(build, &header, "[[alerts.rule]]", "name", settings.wrong("name"));
         return None;
+    }
+    let name = settings.text("name");
+    if BUILT_IN.contains(&name)
+        || name == "all"
+        || name.len() > 64
+        || name.contains(char::is_control)
+    {
+        let message = format!("{name:?} cannot be a rule's name: it is built in, or too long");
+        build.problem(&header, message);
     }
     let kind = match settings.text("kind") {
         "slow" => RuleKind::Slow,
@@ -354,6 +450,7 @@ fn rule(build: &mut Build<'_>, section: Located<Entries>) -> Option<Rule> {
         source: settings.text("source").to_owned(),
         level: settings.text("level").to_owned(),
         logger: settings.text("logger").to_owned(),
+        host: settings.text("host").to_owned(),
         per: settings.duration("per").unwrap_or_default(),
         above: settings.integer("above").unsigned_abs(),
         slow: settings.duration("slow").unwrap_or_default(),

@@ -25,7 +25,7 @@ mod settings;
 pub mod units;
 mod walk;
 
-pub use alerts::{Alerts, Email, ErrorsRule, Rule, RuleKind, Webhook};
+pub use alerts::{Alerts, BUILT_IN, Email, ErrorsRule, Rule, RuleKind, Webhook};
 pub use backup::{Backup, Compression, Database, DatabaseKind, Part};
 pub use dora::{Dora, DoraKind, Mysql};
 pub use load::DEFAULT_PATH;

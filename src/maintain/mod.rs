@@ -1,5 +1,6 @@
 //! What looks after stored rows.
 
+pub mod alerts;
 pub mod audit;
 pub mod backup;
 pub mod retention;

@@ -31,6 +31,7 @@ mod fault;
 mod keys;
 mod layout;
 mod marks;
+mod nodes;
 mod origins;
 mod read;
 pub mod report;

@@ -1,0 +1,1 @@
+//! The timers and what they start.
