@@ -29,6 +29,7 @@ pub fn date_of(day: i32) -> jiff::civil::Date {
     jiff::civil::Date::constant(1970, 1, 1).checked_add(span).unwrap_or(jiff::civil::Date::MAX)
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn date<S: Serializer>(day: &i32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&date_of(*day))
 }

@@ -163,8 +163,8 @@ fn a_full_disk_leaves_old_archives_as_they_are_and_no_half_one() {
     // one that fails while it is copied, one while it is compressed
     let noise = backed.site.path("noise.log");
     let script = "head -c 8000000 /dev/urandom";
-    let noisy = format!("dump = [\"sh\", \"-c\", {script:?}]\n");
-    backed.extra = format!("[[backup.database]]\nname = \"own\"\nkind = \"command\"\n{noisy}");
+    let dump = format!("dump = [\"sh\", \"-c\", {script:?}]\n");
+    backed.extra = format!("[[backup.database]]\nname = \"own\"\nkind = \"command\"\n{dump}");
     backed.configure("");
     backed.site.answers(&["backup", "create"], 74, "no room");
     let mut make = std::process::Command::new("sh");

@@ -118,7 +118,7 @@ fn a_note_tells_the_days_of_the_rows_and_the_archive_itself() {
     let sum = std::process::Command::new("sha256sum").arg(&archive).output().unwrap();
     assert!(String::from_utf8(sum.stdout).unwrap().starts_with(&verified.sha256));
     let latest = backup::latest(&backed.dir()).unwrap();
-    assert_eq!(latest.backup_ms, Some(verified.begun_ms));
+    assert_eq!(latest.backup_ms, Some(verified.created_ms));
     assert_eq!(latest.verified_ms, Some(verified.verified_ms));
     backed.site.answers(&["backup", "create", "--dry-run"], 0, "logs (sqlite)");
     assert_eq!(backed.archives().len(), 1);

@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cassandra;
 mod damage;
 mod everything;
 mod hostile;

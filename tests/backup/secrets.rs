@@ -10,7 +10,7 @@ use crate::Backed;
 use crate::support::mariadb::{self, Server};
 use crate::support::postgresql::{self, Cluster};
 use crate::support::site::told;
-use crate::support::skip;
+use crate::support::{eventually, skip};
 
 const CANARIES: [&str; 4] =
     [mariadb::PASSWORD, postgresql::PASSWORD, "mongo-canary-99ab", "toml-canary-4e21"];
@@ -31,8 +31,9 @@ fn watch(end: &AtomicBool) -> (BTreeSet<String>, BTreeSet<String>) {
             }
             for what in ["cmdline", "environ"] {
                 let Ok(bytes) = fs::read(entry.path().join(what)) else { continue };
+                let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
                 for canary in CANARIES.iter().filter(|canary| shows(&bytes, canary)) {
-                    seen.insert(format!("{canary} in {what}: {}", String::from_utf8_lossy(&bytes)));
+                    seen.insert(format!("{canary} in {what} of {}", comm.trim()));
                 }
                 if what == "cmdline" {
                     let program = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -54,9 +55,9 @@ fn no_password_is_in_a_process_an_archive_or_a_message() {
     };
     server.sql(
         "USE bitacora; CREATE TABLE dora_metrics (id INT); \
-         INSERT INTO dora_metrics SELECT seq FROM seq_1_to_200000",
+         INSERT INTO dora_metrics SELECT seq FROM seq_1_to_2000",
     );
-    cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 300000) AS n");
+    cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 3000) AS n");
     let mut backed = Backed::new();
     // a tool that is not there: it says how it was called, and what its file of secrets is
     let bin = backed.site.path("bin");
@@ -93,6 +94,14 @@ fn no_password_is_in_a_process_an_archive_or_a_message() {
     };
     let (said, (seen, programs)) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| watch(&end));
+        // dumps wait for these locks, so that there is time to look at them
+        scope.spawn(|| server.sql("LOCK TABLES bitacora.dora_metrics WRITE; SELECT SLEEP(2)"));
+        scope.spawn(|| cluster.sql("postgres", "LOCK TABLE t; SELECT pg_sleep(4)"));
+        eventually("the table is locked", || {
+            let sleeping =
+                "SELECT 1 FROM information_schema.processlist WHERE state = 'User sleep'";
+            !server.sql(sleeping).is_empty()
+        });
         let said = [run(&["backup", "create"]), run(&["restore", "--drill"])].concat();
         end.store(true, Ordering::Relaxed);
         (said, watching.join().unwrap())

@@ -24,10 +24,11 @@ const DAY_S: i64 = 86_400;
 fn write_config(dir: &Path, config: &Cassandra, retention: &str) -> std::path::PathBuf {
     let path = dir.join("bitacora.toml");
     let Cassandra { nodes, keyspace, .. } = config;
+    let state = dir.join("state");
     let text = format!(
-        "[daemon]\nstate_dir = {:?}\n[store]\nkind = \"cassandra\"\n[store.cassandra]\n\
+        "[daemon]\nstate_dir = \"{}\"\n[store]\nkind = \"cassandra\"\n[store.cassandra]\n\
          nodes = {nodes:?}\nkeyspace = {keyspace:?}\n[retention]\n{retention}\n",
-        dir.join("state")
+        state.display()
     );
     fs::write(&path, text).unwrap();
     path

@@ -71,7 +71,7 @@ fn of_service(service: &str) -> Window {
 }
 
 /// Runs a check on each database that is there, empty and with tables.
-fn on_both(test: &str, check: impl AsyncFn(&dyn DoraStore, &str)) {
+pub(super) fn on_both(test: &str, check: impl AsyncFn(&dyn DoraStore, &str)) {
     let dir = tempfile::tempdir().unwrap();
     let mut configs = vec![("sqlite", in_file(&dir.path().join("deep/dora.db")))];
     if let Some(server) = server(test) {

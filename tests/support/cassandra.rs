@@ -105,6 +105,16 @@ impl Node {
         self.dir.join("tls")
     }
 
+    /// Where it was started.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data/data")
+    }
+
     /// Ends it in order.
     pub fn stop(&self) {
         self.run("stop");

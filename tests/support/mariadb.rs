@@ -46,6 +46,8 @@ impl Server {
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--user={}", user()))
             .env("PATH", &path)
+            // a server that starts removes the temporary tables of others in the same directory
+            .env("TMPDIR", dir.path())
             .output()
             .map_err(|error| format!("mariadb-install-db (package mariadb-server): {error}"))?;
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -152,6 +154,7 @@ fn keeper(dir: &Path, port: u16, path: &str, options: &[String]) -> Child {
         .arg(format!("--port={port}"))
         .args(options)
         .env("PATH", path)
+        .env("TMPDIR", dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

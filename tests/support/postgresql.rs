@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -33,6 +34,9 @@ impl Cluster {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let (data, password) = (dir.path().join("data"), dir.path().join("password"));
         fs::write(&password, PASSWORD).expect("a file");
+        let pass = dir.path().join("pgpass");
+        fs::write(&pass, format!("*:*:*:*:{PASSWORD}\n")).expect("a file");
+        fs::set_permissions(&pass, fs::Permissions::from_mode(0o600)).expect("a mode");
         // it refuses to be run by root
         let through: Vec<&str> = if super::is_root() {
             let owned = Command::new("chown").arg("-R").arg("postgres").arg(dir.path()).status();
@@ -43,6 +47,8 @@ impl Cluster {
         } else {
             vec!["env"]
         };
+        std::os::unix::fs::chown(&pass, Some(rustix::process::geteuid().as_raw()), None)
+            .expect("our own file");
         let made = Command::new(through[0])
             .args(&through[1..])
             .arg(bin.join("initdb"))
@@ -85,7 +91,7 @@ impl Cluster {
             .args(["-X", "-q", "-A", "-t", "-w", "-h", "127.0.0.1", "-U", "bitacora"])
             .args(["-v", "ON_ERROR_STOP=1", "-p", &self.port.to_string(), "-d", database])
             .args(["-c", statements])
-            .env("PGPASSWORD", PASSWORD)
+            .env("PGPASSFILE", self.dir.path().join("pgpass"))
             .stdin(Stdio::null())
             .output()
             .map_err(|error| error.to_string())?;

@@ -5,15 +5,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
-use super::BackupError;
 use super::manifest::{FileRecord, MANIFEST, Manifest, PartRecord};
+use super::{BackupError, own_like};
 use crate::config::Compression;
 
 const BLOCK: usize = 512;
@@ -43,6 +43,11 @@ impl ArchiveWriter {
             .create_new(true)
             .mode(0o640)
             .open(path)
+            .map_err(|source| BackupError::write(path, source))?;
+        // whatever the umask took away
+        let mode = std::fs::Permissions::from_mode(0o640);
+        file.set_permissions(mode)
+            .and_then(|()| own_like(path.parent().unwrap_or(Path::new(".")), path))
             .map_err(|source| BackupError::write(path, source))?;
         Ok(Self { file, path: path.to_owned(), compression, at: 0, kept: false })
     }

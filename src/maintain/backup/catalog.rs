@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::BackupError;
 use super::names::Name;
+use super::{BackupError, own_like};
 use crate::durable;
 
 /// Ending of the file that says an archive was read again.
@@ -23,8 +23,8 @@ const BESIDE_BYTES_MAX: u64 = 16 << 20;
 pub struct Verified {
     /// Its name.
     pub archive: String,
-    /// When it was begun: it holds nothing younger.
-    pub begun_ms: i64,
+    /// When it was begun: what was written later may not be in it.
+    pub created_ms: i64,
     /// When it was read.
     pub verified_ms: i64,
     /// Its size.
@@ -141,7 +141,9 @@ pub fn put_beside(archive: &Path, ending: &str, value: &impl Serialize) -> Resul
     text.push(b'\n');
     durable::replace(&path, &text).map_err(failed)?;
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o640);
-    fs::set_permissions(&path, mode).map_err(failed)
+    fs::set_permissions(&path, mode)
+        .and_then(|()| own_like(path.parent().unwrap_or(Path::new(".")), &path))
+        .map_err(failed)
 }
 
 /// All archives of a directory, oldest first. Anything else there is passed over.
@@ -223,7 +225,7 @@ mod tests {
     fn verified(name: &str, verified_ms: i64, bytes: u64) -> Verified {
         Verified {
             archive: name.into(),
-            begun_ms: 0,
+            created_ms: 0,
             verified_ms,
             bytes,
             sha256: String::new(),

@@ -16,7 +16,7 @@ const PATTERNS: [&str; 6] = [
     // scheme://user:x@host
     r#"(?i)[a-z][a-z0-9+.-]*://[^\s/:@"']*:(?P<mask>[^\s/@"']+)@"#,
     // Authorization: Bearer x
-    r#"(?i)\b(?:bearer|basic)\s+(?P<mask>[a-z0-9+/_.~=-]{6,})"#,
+    r"(?i)\b(?:bearer|basic)\s+(?P<mask>[a-z0-9+/_.~=-]{6,})",
     // addresses that are secrets themselves
     r#"(?i)https?://[^\s"']*/(?:services|webhooks?|hooks?)/(?P<mask>[^\s"']+)"#,
 ];

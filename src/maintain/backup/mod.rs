@@ -12,7 +12,9 @@
 //! `tar --zstd -xf` reads it too. An archive is not encrypted, and a checksum proves that nothing
 //! changed by accident, not who made it.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::durable::{self, DirLock, LockError};
@@ -157,6 +159,17 @@ pub(crate) fn lock(dir: &Path) -> Result<DirLock, BackupError> {
         LockError::Held { dir, holder } => BackupError::Busy { dir, holder },
         LockError::Io { dir, source } => BackupError::Write { path: dir, source },
     })?;
+    own_like(dir, &dir.join("lock")).map_err(|source| BackupError::write(dir, source))?;
     names::sweep(dir).map_err(|source| BackupError::write(dir, source))?;
     Ok(lock)
+}
+
+/// Gives a file that root makes in a directory to the directory's owner, who works there, too.
+pub(crate) fn own_like(model: &Path, path: &Path) -> io::Result<()> {
+    let (model, own) = (fs::metadata(model)?, fs::symlink_metadata(path)?);
+    if rustix::process::geteuid().is_root() && (model.uid(), model.gid()) != (own.uid(), own.gid())
+    {
+        chown(path, Some(model.uid()), Some(model.gid()))?;
+    }
+    Ok(())
 }

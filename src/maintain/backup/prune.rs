@@ -193,7 +193,7 @@ mod tests {
     fn archive(day: i64, parts: Option<&[&str]>) -> Archive {
         let verified = parts.map(|parts| Verified {
             archive: String::new(),
-            begun_ms: day * DAY,
+            created_ms: day * DAY,
             verified_ms: day * DAY,
             bytes: 1,
             sha256: String::new(),

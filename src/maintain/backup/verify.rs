@@ -62,6 +62,8 @@ pub fn verify(path: &Path, now_ms: i64) -> Result<Verdict, BackupError> {
 /// The same without a note; `name` is the one that the archive has or will have.
 pub fn examine(path: &Path, name: &str, now_ms: i64) -> Result<Verdict, BackupError> {
     let reader = ArchiveReader::open(path)?;
+    // what was just written is to come from the disk, and not from the memory that it came from
+    let _ = rustix::fs::fadvise(reader.file(), 0, None, rustix::fs::Advice::DontNeed);
     let manifest = reader.manifest();
     let mut parts = Vec::new();
     for part in manifest.parts.iter().filter(|part| part.is_there()) {
@@ -77,7 +79,7 @@ pub fn examine(path: &Path, name: &str, now_ms: i64) -> Result<Verdict, BackupEr
         let there = manifest.parts.iter().filter(|part| part.is_there());
         verdict.verified = Some(Verified {
             archive: name.to_owned(),
-            begun_ms: manifest.begun_ms,
+            created_ms: manifest.begun_ms,
             verified_ms: now_ms,
             bytes: reader.bytes(),
             sha256: reader.sha256()?,

@@ -94,6 +94,7 @@ pub struct Item {
     pub state: State,
 }
 
+#[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde hands it over")]
 fn date<S: Serializer>(day: &Option<i32>, serializer: S) -> Result<S::Ok, S::Error> {
     match day {
         Some(day) => serializer.collect_str(&crate::stores::expired::date_of(*day)),
@@ -247,10 +248,10 @@ pub async fn run(config: &Config, request: Request) -> Result<Report, StoreError
             return Ok(run.report);
         }
         StoreKind::Sqlite => run.sqlite()?,
-        StoreKind::Cassandra => run.cassandra().await?,
+        StoreKind::Cassandra => Box::pin(run.cassandra()).await?,
     }
-    run.health_checks().await;
-    run.tidy().await;
+    Box::pin(run.health_checks()).await;
+    Box::pin(run.tidy()).await;
     Ok(run.report)
 }
 

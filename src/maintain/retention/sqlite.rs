@@ -30,6 +30,11 @@ impl Run<'_> {
                 }
             }
         }
+        if self.request.apply
+            && let Err(error) = expire::free_room(&dir)
+        {
+            self.fail("the room of days that are gone", &error);
+        }
         Ok(())
     }
 

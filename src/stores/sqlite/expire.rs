@@ -4,6 +4,8 @@
 //! A tombstone is committed first. The daemon looks at it before and after each commit, so that
 //! rows that come later count as `expired` and no file is made anew.
 
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +15,7 @@ use super::day::DayFile;
 use super::index::has_table;
 use super::read::{sources_of, tables_of};
 use super::{facts, files, index, tombstones};
+use crate::durable;
 use crate::key::Table;
 use crate::stores::StoreError;
 use crate::stores::expired::Tombstone;
@@ -26,6 +29,9 @@ pub use super::facts::DayRows;
 const DELETED_AT_ONCE: usize = 4000;
 /// Rest after each, at least; else as long as it took, so that a writer gets its turn.
 const REST_MIN: Duration = Duration::from_millis(2);
+/// What a day file is called between the moment when it goes and the one when its room is free:
+/// the kernel takes about a second for two or three GB.
+const GONE: &str = ".gone";
 /// How long a file is asked for that somebody else has open.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 
@@ -148,8 +154,8 @@ pub fn rows_before(dir: &Path, day: i32) -> Result<DayRows, StoreError> {
     read().map_err(|error: rusqlite::Error| files::refused(&path, &error))
 }
 
-/// Drops whole days: their rows count as expired from here on, also those that come later. Takes
-/// as long as removing a file does.
+/// Drops a whole day: its rows count as expired from here on, also those that come later. Takes
+/// as long as renaming a file does; [`free_room`] takes the rest.
 ///
 /// # Errors
 ///
@@ -221,8 +227,9 @@ fn drop_file_of(dir: &Path, day: i32, gone: &[&(Table, String)]) -> Result<bool,
     if !matches!(alone(), Ok(true)) {
         return Ok(false);
     }
-    // whoever waits for our lock finds afterwards that his file has no name any more
-    std::fs::remove_file(&path).map_err(|error| files::io_refused(&path, &error))?;
+    // whoever waits for our lock finds afterwards that his file is not that of the day any more
+    durable::rename(&path, &files::beside(&path, GONE))
+        .map_err(|error| files::io_refused(&path, &error))?;
     Ok(true)
 }
 
@@ -262,12 +269,35 @@ fn delete(connection: &Connection, gone: &[&(Table, String)]) -> Sql<Dropped> {
 
 fn remove(dir: &Path, day: i32) -> Result<(), StoreError> {
     let path = files::day_path(dir, day);
-    for path in [path.clone(), files::beside(&path, "-wal"), files::beside(&path, "-shm")] {
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(files::io_refused(&path, &error));
-            }
-            _ => {}
+    unless_missing(&path, durable::rename(&path, &files::beside(&path, GONE)))?;
+    for path in [files::beside(&path, "-wal"), files::beside(&path, "-shm")] {
+        unless_missing(&path, std::fs::remove_file(&path))?;
+    }
+    Ok(())
+}
+
+fn unless_missing(path: &Path, done: io::Result<()>) -> Result<(), StoreError> {
+    match done {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(files::io_refused(path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Frees the room of the files that have gone, in this run or in one that was broken off. A
+/// reader that has one open keeps it until it is done.
+///
+/// # Errors
+///
+/// With the path and what to do.
+pub fn free_room(dir: &Path) -> Result<(), StoreError> {
+    let refused = |error| files::io_refused(dir, &error);
+    for entry in std::fs::read_dir(dir).map_err(refused)? {
+        let path = entry.map_err(refused)?.path();
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        if name.strip_suffix(GONE.as_bytes()).is_some_and(files::is_day_file) {
+            unless_missing(&path, std::fs::remove_file(&path))?;
         }
     }
     Ok(())

@@ -43,6 +43,11 @@ fn day_of_name(name: &[u8]) -> Option<i32> {
     date.since(Date::constant(1970, 1, 1)).ok().map(|span| span.get_days())
 }
 
+/// Whether a file of this name is that of a day.
+pub fn is_day_file(name: &[u8]) -> bool {
+    day_of_name(name).is_some()
+}
+
 /// All days that have a file, in order.
 ///
 /// # Errors

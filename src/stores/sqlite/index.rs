@@ -122,7 +122,7 @@ pub fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> 
     connection.prepare_cached(sql)?.exists([name])
 }
 
-/// Does something with an `index.db` of its own connection, beside the daemon.
+/// Does something on a connection of its own, beside the daemon or without it.
 ///
 /// # Errors
 ///
@@ -132,7 +132,13 @@ pub fn change<T>(
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> Result<T, StoreError> {
     let connection = open(dir)?;
-    work(&connection).map_err(|error| files::refused(&files::index_path(dir), &error))
+    let done =
+        work(&connection).map_err(|error| files::refused(&files::index_path(dir), &error))?;
+    // back to where a reader needs no write access, unless somebody has it open
+    let _ = connection
+        .busy_timeout(std::time::Duration::ZERO)
+        .and_then(|()| connection.pragma_update(None, "journal_mode", "DELETE"));
+    Ok(done)
 }
 
 /// What is wrong with the version of the tables.

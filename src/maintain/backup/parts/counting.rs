@@ -52,7 +52,6 @@ impl MysqlDump {
                 self.word.clear();
                 self.at = At::LineStart;
             }
-            (At::Line, _) => {}
             (At::Values, b'\'') => self.at = At::Text(false),
             (At::Values, b'(') => {
                 self.depth += 1;
@@ -64,7 +63,7 @@ impl MysqlDump {
             }
             (At::Values, b')') => self.depth = self.depth.saturating_sub(1),
             (At::Values, b';') if self.depth == 0 => self.at = At::Line,
-            (At::Values, _) => {}
+            (At::Line | At::Values, _) => {}
             (At::Text(false), b'\\') => self.at = At::Text(true),
             // a quote that is written twice ends one text and begins the next
             (At::Text(false), b'\'') => self.at = At::Values,
@@ -84,7 +83,7 @@ impl MysqlDump {
         // a backquote in a name is written twice
         let name = rest
             .strip_suffix(b"` VALUES")
-            .filter(|name| name.iter().filter(|byte| **byte == b'`').count().is_multiple_of(2));
+            .filter(|name| !name.split(|byte| *byte == b'`').count().is_multiple_of(2));
         if let Some(name) = name {
             self.table = String::from_utf8_lossy(name).replace("``", "`");
             self.rows.entry(self.table.clone()).or_default();

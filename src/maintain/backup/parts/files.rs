@@ -1,7 +1,7 @@
 //! Part `files`: whatever `[backup] files` names, such as the JSON log of an application.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::BufReader;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub fn copy(
 ) -> Result<(), BackupError> {
     let secret: BTreeSet<(u64, u64)> = secrets
         .iter()
-        .filter_map(|path| std::fs::metadata(path).ok())
+        .filter_map(|path| fs::metadata(path).ok())
         .map(|data| (data.dev(), data.ino()))
         .collect();
     let mut paths = BTreeSet::new();
@@ -52,16 +52,21 @@ fn one(
     path: &Path,
     secret: &BTreeSet<(u64, u64)>,
 ) -> Result<(), BackupError> {
+    match fs::symlink_metadata(path) {
+        Ok(data) if data.is_symlink() => {
+            making.note(format!("{} is a link: name what it leads to", path.display()));
+            return Ok(());
+        }
+        Ok(data) if !data.is_file() => return Ok(()),
+        _ => {}
+    }
+    // asked again of what is opened: the name may have got another file meanwhile
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         // rotated away since the pattern was asked
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(_) if path.is_symlink() => {
-            making.note(format!("{} is a link: name what it leads to", path.display()));
-            return Ok(());
-        }
         Err(error) => return Err(BackupError::read(path, error)),
     };
     let data = file.metadata().map_err(|source| BackupError::read(path, source))?;

@@ -2,12 +2,14 @@
 //!
 //! The spans come first: a span is written after the rows that it counts, so day files that are
 //! copied later have them all. Rows behind the last span are read and written once more after a
-//! restore, under the same keys. Origins and contexts are completed at the end: each is written
-//! before its first row, so no copied row is of an origin that the copy does not know.
+//! restore, under the same keys. Origins, contexts and tombstones are completed at the end: each is
+//! written before its first row, or before its rows go, so no copied row is of an origin that the
+//! copy does not know, and none is missing that retention has ended meanwhile.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -35,10 +37,10 @@ pub fn copy(making: &mut Making<'_, '_>, dir: &Path) -> Result<(), BackupError> 
     for day in &days {
         let name = format!("{day}.db");
         sqlite::copy(making, &dir.join(&name), &format!("logs/{name}"))
-            .map_err(|error| if dir.join(&name).exists() { error } else { expired(day) })?;
+            .map_err(|error| if dir.join(&name).exists() { error } else { gone(day) })?;
         making.record.days.push(day.clone());
     }
-    complete(&index, &live).map_err(|error| BackupError::sqlite(&index, &error))??;
+    complete(&index, &live).map_err(|error| BackupError::sqlite(&index, &error))?;
     let version = Connection::open(&index).and_then(|index| {
         index.query_row("SELECT version FROM schema_version", [], |row| row.get(0))
     });
@@ -47,8 +49,9 @@ pub fn copy(making: &mut Making<'_, '_>, dir: &Path) -> Result<(), BackupError> 
     sqlite::add_copy(making, &index, "logs/index.db")
 }
 
-fn expired(day: &str) -> BackupError {
-    BackupError::Source(format!("retention dropped {day} meanwhile"))
+/// The part is then made again.
+fn gone(day: &str) -> BackupError {
+    BackupError::Source(format!("{day} was dropped while it was copied"))
 }
 
 fn days(dir: &Path) -> Result<BTreeSet<String>, BackupError> {
@@ -61,24 +64,64 @@ fn days(dir: &Path) -> Result<BTreeSet<String>, BackupError> {
     Ok(days)
 }
 
-/// Adds origins and contexts that are younger than the copy. If retention has dropped a day since,
-/// the copy's spans claim rows that no day file has: the part is then made again.
-fn complete(copy: &Path, live: &Path) -> rusqlite::Result<Result<(), BackupError>> {
+/// Adds what was written since the copy was made and is needed to understand the days: origins and
+/// contexts, and the tombstones of retention, which are there before a row goes. Spans stay as
+/// they were.
+fn complete(copy: &Path, live: &Path) -> rusqlite::Result<()> {
     let index = Connection::open(copy)?;
+    index.busy_timeout(Duration::from_secs(10))?;
     index.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF")?;
     index.execute("ATTACH ? AS live", [live.to_string_lossy()])?;
-    let dropped: i64 = index.query_row(
-        "SELECT count(*) FROM (SELECT day FROM live.expired_days EXCEPT SELECT day FROM main.expired_days)",
-        [],
-        |row| row.get(0),
-    )?;
-    if dropped > 0 {
-        return Ok(Err(expired("a day")));
+    let tables = index
+        .prepare(
+            "SELECT name FROM live.sqlite_schema WHERE type = 'table'
+             AND (name IN ('origins', 'contexts') OR name LIKE 'expired\\_%' ESCAPE '\\')",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<String>>>()?;
+    for table in tables {
+        let sql = format!("INSERT OR IGNORE INTO main.\"{table}\" SELECT * FROM live.\"{table}\"");
+        index.execute(&sql, [])?;
     }
-    index.execute_batch(
-        "INSERT OR IGNORE INTO main.origins SELECT * FROM live.origins;
-         INSERT OR IGNORE INTO main.contexts SELECT * FROM live.contexts;
-         DETACH live",
-    )?;
-    Ok(Ok(()))
+    index.execute_batch("DETACH live")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_learns_of_younger_origins_and_tombstones_but_not_of_younger_spans() {
+        let dir = tempfile::tempdir().unwrap();
+        let (live, copy) = (dir.path().join("index.db"), dir.path().join("copy.db"));
+        let database = Connection::open(&live).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; CREATE TABLE origins (origin INTEGER PRIMARY KEY);
+                 CREATE TABLE contexts (origin INTEGER PRIMARY KEY);
+                 CREATE TABLE spans (origin INTEGER PRIMARY KEY);
+                 CREATE TABLE expired_days (day INTEGER PRIMARY KEY);
+                 INSERT INTO origins VALUES (1); INSERT INTO spans VALUES (1)",
+            )
+            .unwrap();
+        sqlite::copy_aside(&live, &copy).unwrap();
+        database
+            .execute_batch(
+                "INSERT INTO origins VALUES (2); INSERT INTO contexts VALUES (2);
+                 INSERT INTO spans VALUES (2); INSERT INTO expired_days VALUES (7)",
+            )
+            .unwrap();
+        complete(&copy, &live).unwrap();
+        let counted = sqlite::check(&copy).unwrap();
+        let counted: Vec<_> = counted.iter().map(|(name, rows)| (name.as_str(), *rows)).collect();
+        assert_eq!(counted, [("contexts", 1), ("expired_days", 1), ("origins", 2), ("spans", 1)]);
+    }
+
+    #[test]
+    fn only_names_of_days_are_days() {
+        assert_eq!(day_of("2026-11-22.db"), Some("2026-11-22"));
+        for name in ["index.db", "2026-13-01.db", "20261122.db", "2026-11-22.db-wal", ".db"] {
+            assert_eq!(day_of(name), None, "{name}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `MySQL` and `MariaDB`: dumps by the server's own tool, one file a database.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -49,7 +50,7 @@ impl Server {
     fn options(&self, scratch: &Scratch) -> Result<PathBuf, BackupError> {
         let mut text = String::from("[client]\n");
         let mut option = |name: &str, value: &str| {
-            text.push_str(&format!("{name}=\"{}\"\n", quoted(value)));
+            let _ = writeln!(text, "{name}=\"{}\"", quoted(value));
         };
         if self.host.starts_with('/') {
             option("socket", &self.host);
@@ -70,6 +71,9 @@ impl Server {
         }
         if let Some(file) = &self.ca_file {
             option("ssl-ca", &file.to_string_lossy());
+            // how the two clients are told not to go on without TLS
+            option("loose-ssl-mode", "VERIFY_IDENTITY");
+            option("loose-ssl-verify-server-cert", "1");
         }
         let path = scratch.path("client.cnf");
         tool::private_file(&path, &text)?;

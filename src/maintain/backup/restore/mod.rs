@@ -6,15 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::catalog::Archive;
 use super::manifest::{FileRecord, PartRecord};
 use super::names::{self, Scratch};
 use super::reader::{ArchiveReader, Receiver};
-use super::{BackupError, lock};
+use super::{BackupError, lock, own_like};
 use crate::config::Config;
 use crate::durable::{self, DirLock, LockError};
 
@@ -143,7 +143,7 @@ fn chosen<'a>(
     let manifest = reader.manifest();
     if asked.parts.is_empty() {
         // the configuration that decides where all the others go is not replaced on the way
-        let all = manifest.parts.iter().filter(|part| part.is_there());
+        let all = manifest.parts.iter().filter(|part| part.is_there() && !part.files.is_empty());
         return Ok(all.filter(|part| asked.to.is_some() || part.name != "config").collect());
     }
     let mut parts = Vec::new();
@@ -154,7 +154,8 @@ fn chosen<'a>(
             let path = asked.archive.path.display();
             BackupError::NotFound(format!("{path} has no part {name}; it has {}", there.join(", ")))
         })?;
-        parts.push(part);
+        // what was empty when it was copied replaces nothing
+        parts.extend(Some(part).filter(|part| !part.files.is_empty()));
     }
     Ok(parts)
 }
@@ -238,7 +239,19 @@ pub fn put(from: &Path, to: &Path) -> Result<(), BackupError> {
     make_dir(dir)?;
     fs::set_permissions(from, fs::Permissions::from_mode(0o640)).map_err(failed)?;
     own_like(dir, from).map_err(failed)?;
-    durable::rename(from, to).map_err(failed)
+    match durable::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            // beside its place, so that the name never stands for half a file
+            let scratch = Scratch::new(dir)?;
+            let beside = scratch.path("file");
+            fs::copy(from, &beside)
+                .and_then(|_| File::open(&beside)?.sync_all())
+                .map_err(failed)?;
+            own_like(dir, &beside).map_err(failed)?;
+            durable::rename(&beside, to).map_err(failed)
+        }
+        done => done.map_err(failed),
+    }
 }
 
 /// Makes a directory that is missing, with the owner of what it is in.
@@ -248,16 +261,6 @@ pub fn make_dir(dir: &Path) -> Result<(), BackupError> {
     for dir in missing.into_iter().rev() {
         let above = dir.parent().unwrap_or(Path::new("/"));
         own_like(above, dir).map_err(|source| BackupError::write(dir, source))?;
-    }
-    Ok(())
-}
-
-/// Only root can give files away, and only root restores for somebody else.
-pub fn own_like(model: &Path, path: &Path) -> std::io::Result<()> {
-    let (model, own) = (fs::metadata(model)?, fs::symlink_metadata(path)?);
-    if rustix::process::geteuid().is_root() && (model.uid(), model.gid()) != (own.uid(), own.gid())
-    {
-        chown(path, Some(model.uid()), Some(model.gid()))?;
     }
     Ok(())
 }

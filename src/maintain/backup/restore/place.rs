@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use super::super::BackupError;
 use super::super::manifest::PartRecord;
 use super::super::names::{Scratch, unescaped};
+use super::super::own_like;
 use super::super::parts::{cassandra, logs, mongodb, mysql, postgresql, tool};
-use super::{make_dir, own_like, put};
+use super::{make_dir, put};
 use crate::config::{Config, Database, DatabaseKind, DoraKind, StoreKind};
 use crate::stores::open;
 
