@@ -3,7 +3,7 @@
 //! The same in `SQLite` is printed beside it and not judged.
 //!
 //! `cargo bench --bench dora -- [PHASES]`. The phases are of one year; a question is for 30 days
-//! of it, at a place that moves; the whole report reads the 90 days before as well. An insert is one statement that the server has synced
+//! of it, at a place that moves. An insert is one statement that the server has synced
 //! (`innodb_flush_log_at_trx_commit` = 1): what an fdatasync costs here stands beside it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_precision_loss, missing_docs)]
 
@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use bitacora::config::{Dora, DoraKind, Mysql};
 use bitacora::dora::events::{Change, Decision, Deployment, Incident, Phase, PhaseName, Window};
 use bitacora::dora::history::Scope;
-use bitacora::dora::{DoraStore, open, report, schema};
+use bitacora::dora::report::report;
+use bitacora::dora::{DoraStore, open, schema};
 use serde_json::{Map, Value};
 
 const START_MS: i64 = 1_767_225_600_000;
@@ -83,11 +84,12 @@ async fn measure(name: &str, config: &Dora, phases: i64) -> (Duration, Duration)
     let insert = tell(name, "insert of a phase", 1, inserts);
     let mut worst = Duration::ZERO;
     for (what, service) in [("", None), (" of a service", Some("s7"))] {
-        let mut times: [Vec<Duration>; 3] = Default::default();
-        let mut found = [0; 3];
+        let mut times: [Vec<Duration>; 4] = Default::default();
+        let mut found = [0; 4];
         for number in 0..QUESTIONS {
             let since_ms = START_MS + number * (YEAR_MS - 30 * DAY_MS) / QUESTIONS;
             let service = service.map(str::to_owned);
+            let scope = Scope { service: service.clone(), team: None };
             let window = Window { since_ms, until_ms: since_ms + 30 * DAY_MS, service, team: None };
             let mut began = Instant::now();
             let mut lap = |slot: usize, rows: usize| {
@@ -100,24 +102,13 @@ async fn measure(name: &str, config: &Dora, phases: i64) -> (Duration, Duration)
             lap(0, store.phases(&window).await.unwrap().len());
             lap(1, store.deployments(&window).await.unwrap().len());
             lap(2, store.incidents(&window).await.unwrap().len());
+            let whole = report(&*store, &scope, 30, window.until_ms).await.unwrap();
+            lap(3, whole.figures.len());
         }
-        for ((times, rows), kind) in
-            times.into_iter().zip(found).zip(["phases", "deployments", "incidents"])
-        {
-            worst = worst.max(tell(name, &format!("30 days of {kind}{what}"), rows, times));
+        let kinds = ["phases", "deployments", "incidents", "report"];
+        for ((times, rows), kind) in times.into_iter().zip(found).zip(kinds) {
+            worst = worst.max(tell(name, &format!("30 days, {kind}{what}"), rows, times));
         }
-    }
-    for (what, service) in [("", None), (" of a service", Some("s7"))] {
-        let scope = Scope { service: service.map(str::to_owned), team: None };
-        let (mut times, mut found) = (Vec::new(), 0);
-        for number in 0..QUESTIONS {
-            let now_ms = START_MS + 90 * DAY_MS + number * (YEAR_MS - 90 * DAY_MS) / QUESTIONS;
-            let began = Instant::now();
-            let report = report::report(&*store, &scope, 30, now_ms).await.unwrap();
-            times.push(began.elapsed());
-            found = report.figures.iter().map(|line| line.figure.events).sum();
-        }
-        worst = worst.max(tell(name, &format!("report of 30 days{what}"), found, times));
     }
     (insert, worst)
 }

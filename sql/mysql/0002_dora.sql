@@ -15,6 +15,8 @@ CREATE TABLE IF NOT EXISTS dora_metrics (
   team VARCHAR(100) GENERATED ALWAYS AS
     (COALESCE(LEFT(JSON_UNQUOTE(JSON_EXTRACT(metadata, '$.team')), 100), '')) STORED,
   UNIQUE KEY dora_metrics_key (cycle_id, phase_name, created_at),
+  -- all that it takes to tell when cycles began
+  KEY dora_metrics_cycle (cycle_id, created_at, duration_seconds),
   KEY dora_metrics_phase (phase_name),
   KEY dora_metrics_feature (feature_id),
   KEY dora_metrics_created (created_at),

@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS dora_metrics (
   team TEXT GENERATED ALWAYS AS (coalesce(json_extract(metadata, '$.team'), '')) STORED,
   UNIQUE (cycle_id, phase_name, created_at)
 );
+CREATE INDEX IF NOT EXISTS dora_metrics_cycle
+  ON dora_metrics (cycle_id, created_at, duration_seconds);
 CREATE INDEX IF NOT EXISTS dora_metrics_phase ON dora_metrics (phase_name);
 CREATE INDEX IF NOT EXISTS dora_metrics_feature ON dora_metrics (feature_id);
 CREATE INDEX IF NOT EXISTS dora_metrics_created ON dora_metrics (created_at);

@@ -19,8 +19,9 @@ use crate::config::{Dora, DoraKind};
 const LOCK_PATIENCE_S: u32 = 45;
 
 /// The indexes that reports need, by table.
-const INDEXES: [(&str, &str); 17] = [
+const INDEXES: [(&str, &str); 18] = [
     ("dora_metrics", "dora_metrics_key"),
+    ("dora_metrics", "dora_metrics_cycle"),
     ("dora_metrics", "dora_metrics_phase"),
     ("dora_metrics", "dora_metrics_feature"),
     ("dora_metrics", "dora_metrics_created"),

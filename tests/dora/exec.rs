@@ -2,21 +2,22 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::support::mariadb::PASSWORD;
 use super::support::site::{Site, told};
-use super::support::{eventually, is_root};
+use super::support::{eventually, is_root, within};
 use super::{add, server, site, site_on, sites};
 
 const EXEC: [&str; 6] = ["dora", "exec", "--cycle", "c", "--phase", "testing"];
 
 /// The site's command with its options before the `--`.
-fn exec(site: &Site, command: &[&str]) -> std::process::Command {
-    let mut whole = std::process::Command::new(super::support::site::BINARY);
+fn exec(site: &Site, command: &[&str]) -> Command {
+    let mut whole = Command::new(super::support::site::BINARY);
     whole.arg("--config").arg(site.config()).args(EXEC).arg("--").args(command);
     whole.env_remove("BITACORA_CONFIG").stdin(Stdio::null());
     whole
@@ -84,6 +85,15 @@ fn start(site: &Site, script: &str) -> Child {
     child
 }
 
+/// How it ended; what does not end is killed, with its command.
+fn end(child: &mut Child) -> ExitStatus {
+    if !within(Duration::from_secs(20), || child.try_wait().unwrap().is_some()) {
+        let _ = Command::new("pkill").args(["-KILL", "-P", &child.id().to_string()]).status();
+        child.kill().unwrap();
+    }
+    child.wait().unwrap()
+}
+
 fn send(child: &Child, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), signal).unwrap();
 }
@@ -93,15 +103,15 @@ fn a_signal_reaches_the_command_and_what_ended_it_ends_us() {
     let site = site();
     let mut child = start(&site, "trap 'exit 9' TERM");
     send(&child, Signal::TERM);
-    assert_eq!(child.wait().unwrap().code(), Some(9), "the command chose its end");
+    assert_eq!(end(&mut child).code(), Some(9), "the command chose its end");
     fs::remove_file(site.path("ready")).unwrap();
     let mut child = start(&site, "trap 'exit 8' USR1");
     send(&child, Signal::USR1);
-    assert_eq!(child.wait().unwrap().code(), Some(8));
+    assert_eq!(end(&mut child).code(), Some(8));
     fs::remove_file(site.path("ready")).unwrap();
     let mut child = start(&site, ":");
     send(&child, Signal::INT);
-    assert_eq!(child.wait().unwrap().signal(), Some(2));
+    assert_eq!(end(&mut child).signal(), Some(2));
     for (signal, number) in [("KILL", 9), ("TERM", 15), ("SEGV", 11)] {
         let done = run(&site, &["sh", "-c", &format!("ulimit -c 0; kill -{signal} $$")]);
         assert_eq!(done.status.signal(), Some(number), "{}", told(&done));
@@ -118,7 +128,7 @@ fn nothing_is_run_whose_phase_could_never_be_recorded() {
     let mark = site.path("mark");
     let mark = mark.to_str().unwrap();
     let run = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(super::support::site::BINARY);
+        let mut command = Command::new(super::support::site::BINARY);
         command.arg("--config").arg(site.config()).args(["dora", "exec"]).args(arguments);
         command.args(["--", "touch", mark]).output().unwrap()
     };

@@ -92,6 +92,13 @@ fn site_on(server: &Server) -> Site {
     site
 }
 
+/// The database that a site of [`site_on`] has.
+fn database_of(site: &Site) -> String {
+    let config = std::fs::read_to_string(site.config()).unwrap();
+    let (_, rest) = config.split_once("database = \"").unwrap();
+    rest.split('"').next().unwrap().to_owned()
+}
+
 /// Appends to the configuration.
 fn add(site: &Site, text: &str) {
     let mut config = std::fs::read_to_string(site.config()).unwrap();

