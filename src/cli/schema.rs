@@ -87,16 +87,14 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
     let metrics = runtime.block_on(tables::ask(args.action, &config));
     let cassandra = &config.store.cassandra;
     if args.action.json() {
-        let mut answer = match &logs {
-            Ok(answer) => answer.json(cassandra),
-            Err(error) => json!({ "error": format!("{error:#}") }),
-        };
-        answer["dora"] = match &metrics {
-            Ok(answer) => answer.json(&config.dora),
-            Err(error) => json!({ "error": format!("{error:#}") }),
-        };
-        if logs.is_ok() && metrics.as_ref().is_ok_and(|answer| !answer.is_clean()) {
-            answer["clean"] = false.into();
+        let failed = |error: &anyhow::Error| json!({ "error": format!("{error:#}") });
+        let mut answer = logs.as_ref().map_or_else(failed, |answer| answer.json(cassandra));
+        let part = metrics.as_ref().map_or_else(failed, |answer| answer.json(&config.dora));
+        if let Value::Object(object) = &mut answer {
+            if logs.is_ok() && metrics.as_ref().is_ok_and(|answer| !answer.is_clean()) {
+                object.insert("clean".to_owned(), false.into());
+            }
+            object.insert("dora".to_owned(), part);
         }
         writeln!(output, "{answer}")?;
     } else {

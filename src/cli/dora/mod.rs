@@ -69,7 +69,7 @@ pub enum Action {
     Deploy(deploy::Args),
     /// Record that users saw something go wrong, and when service was restored
     Incident(incident::Args),
-    /// Take over the phases of .dora_sdlc_metrics.json
+    /// Take over the phases that an earlier tool kept in a JSON file
     Import(import::Args),
     /// Show a cycle: its phases, its deployments, and what the application logged meanwhile
     Trace(trace::Args),
