@@ -1,10 +1,14 @@
 //! Backups of a real daemon's rows and of real databases: destroyed, brought back, and compared.
 
 #![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
     missing_docs,
-    reason = "all of it is tests"
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    reason = "a test that fails may panic"
 )]
 
 #[path = "../support/mod.rs"]

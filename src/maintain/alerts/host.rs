@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_is_down_is_trouble_and_one_that_may_not_be_asked_is_unknown() {
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         let down = daemon(&Err(NoFacts::Down("nobody".into())), limit);
         assert_eq!(status(&down), [("daemon".into(), CheckStatus::Trouble)]);
         let forbidden = daemon(&Err(NoFacts::Forbidden("no".into())), limit);
@@ -214,7 +214,7 @@ mod tests {
             sources: vec![source("a", 61), source("b", 60)],
             ..DaemonFacts::default()
         };
-        let findings = daemon(&Ok(facts.clone()), Duration::from_secs(60));
+        let findings = daemon(&Ok(facts.clone()), Duration::from_mins(1));
         let expected = [
             ("daemon".to_owned(), CheckStatus::Ok),
             ("backlog a".to_owned(), CheckStatus::Trouble),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn limit_of_an_hour() -> Duration {
-        Duration::from_secs(3600)
+        Duration::from_hours(1)
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_backup_that_never_was_is_trouble_once_there_was_time_for_one() {
-        let most = Duration::from_secs(25 * 3600);
+        let most = Duration::from_hours(25);
         let look = |done, now| last_done("backup", "backup", Ok(done), most, 0, now).status;
         assert_eq!(look(None, 25 * HOUR), CheckStatus::Ok);
         assert_eq!(look(None, 25 * HOUR + 1), CheckStatus::Trouble);

@@ -414,7 +414,7 @@ mod tests {
         let daemon = Finding::trouble("daemon", "down");
         let database = Finding::trouble("database", "down").of("db");
         assert_eq!(lost(&[]), [""; 0], "what is not looked at any more has gone");
-        assert_eq!(lost(&[store.clone()]), ["mine"]);
+        assert_eq!(lost(std::slice::from_ref(&store)), ["mine"]);
         assert_eq!(lost(&[store.clone(), daemon.clone()]), ["backlog a", "mine"]);
         assert_eq!(lost(&[daemon, database]), ["replication db"]);
         assert_eq!(lost(&[Finding::well("store", "")]), [""; 0]);

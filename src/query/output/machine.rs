@@ -83,7 +83,7 @@ pub fn json(row: &StoredRow) -> Value {
 }
 
 /// The line of names, above a row like this.
-pub fn csv_head(out: &mut dyn Write, row: &StoredRow) -> io::Result<()> {
+pub(super) fn csv_head(out: &mut dyn Write, row: &StoredRow) -> io::Result<()> {
     let columns = ["timestamp", "source", "level", "message", "metadata", "host"];
     let columns: Vec<&str> = match row.table {
         Table::Events => EVENT.to_vec(),
@@ -94,7 +94,7 @@ pub fn csv_head(out: &mut dyn Write, row: &StoredRow) -> io::Result<()> {
 }
 
 /// A row as one line of CSV (RFC 4180).
-pub fn csv(out: &mut dyn Write, row: &StoredRow) -> io::Result<()> {
+pub(super) fn csv(out: &mut dyn Write, row: &StoredRow) -> io::Result<()> {
     if row.table == Table::Events {
         for name in EVENT {
             write!(out, "{},", cell(&of_event(row, name).unwrap_or_default()))?;
@@ -122,7 +122,7 @@ fn cell(text: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// One object a count.
-pub fn json_counts(out: &mut dyn Write, by: &[By], counts: &[Count]) -> io::Result<()> {
+pub(super) fn json_counts(out: &mut dyn Write, by: &[By], counts: &[Count]) -> io::Result<()> {
     for count in counts {
         let mut object = Map::new();
         for (by, value) in by.iter().zip(&count.values) {
@@ -135,7 +135,7 @@ pub fn json_counts(out: &mut dyn Write, by: &[By], counts: &[Count]) -> io::Resu
 }
 
 /// One line of CSV a count.
-pub fn csv_counts(out: &mut dyn Write, by: &[By], counts: &[Count]) -> io::Result<()> {
+pub(super) fn csv_counts(out: &mut dyn Write, by: &[By], counts: &[Count]) -> io::Result<()> {
     for by in by {
         write!(out, "{},", cell(by.name()))?;
     }

@@ -182,7 +182,7 @@ mod tests {
                 work(|_| Err(NotifyError::Refused("no".to_owned())), 2),
                 work(
                     |_| {
-                        thread::sleep(Duration::from_secs(60));
+                        thread::sleep(Duration::from_mins(1));
                         Ok(())
                     },
                     1,

@@ -23,7 +23,7 @@ impl Host {
         let path = dir.path().join("c.toml");
         std::fs::write(&path, "").unwrap();
         let mut alerts = Config::load(&path, &Machine::here()).unwrap().alerts;
-        alerts.repeat = Duration::from_mins(60);
+        alerts.repeat = Duration::from_hours(1);
         alerts.hourly_max = hourly_max;
         Self { memory: Memory::new(0), alerts, now_ms: 0 }
     }
