@@ -118,8 +118,35 @@ fn a_note_tells_the_days_of_the_rows_and_the_archive_itself() {
     let sum = std::process::Command::new("sha256sum").arg(&archive).output().unwrap();
     assert!(String::from_utf8(sum.stdout).unwrap().starts_with(&verified.sha256));
     let latest = backup::latest(&backed.dir()).unwrap();
-    assert_eq!(latest.backup_ms, Some(verified.created_ms));
+    // a name has whole seconds
+    assert_eq!(latest.backup_ms, Some(verified.created_ms / 1000 * 1000));
     assert_eq!(latest.verified_ms, Some(verified.verified_ms));
     backed.site.answers(&["backup", "create", "--dry-run"], 0, "logs (sqlite)");
     assert_eq!(backed.archives().len(), 1);
+}
+
+#[test]
+fn retention_that_asks_for_a_backup_deletes_only_what_an_archive_brings_back() {
+    let mut backed = Backed::new();
+    backed.extra = "[retention]\ninfrastructure = \"1d\"\napplication = \"1d\"\n".into();
+    backed.configure("parts = [\"logs\", \"state\"]");
+    backed.fill(30);
+    let site = &backed.site;
+    let before = site.rows();
+    let apply = ["retention", "apply", "--require-backup"];
+    site.answers(&apply, 0, "no verified backup holds");
+    assert_eq!(site.rows(), before);
+    let archive = backed.create();
+    site.answers(&apply, 0, "");
+    let is_first_day = |number: &u64| number.is_multiple_of(3);
+    assert!(!site.rows().keys().any(is_first_day), "{:?}", site.rows());
+    site.audit_is_clean();
+    // one that is made now knows what has ended
+    let later = backed.create();
+    for (archive, rows) in [(archive, before), (later, site.rows())] {
+        site.answers(&["restore", archive.to_str().unwrap(), "--overwrite"], 0, "logs");
+        assert_eq!(site.rows(), rows);
+        let audit = site.json(&["audit", "--json"]);
+        assert_eq!(audit["clean"], true, "{audit:#}");
+    }
 }

@@ -55,13 +55,15 @@ pub fn create(
     let (config, dir) = (request.config, &request.config.backup.dir);
     let _lock = lock(dir)?;
     let compression = request.compression.unwrap_or(config.backup.compression);
-    let name = Name::free(dir, (request.clock)(), compression);
+    let begun_ms = (request.clock)();
+    let name = Name::free(dir, begun_ms, compression);
     let mut manifest = Manifest {
         format: FORMAT,
         archive: name.text(),
         program: env!("CARGO_PKG_VERSION").to_owned(),
         host: config.daemon.host.clone(),
-        begun_ms: name.begun_ms,
+        // not the name's time, which may be later where a name was taken
+        begun_ms,
         ended_ms: 0,
         complete: true,
         parts: Vec::new(),

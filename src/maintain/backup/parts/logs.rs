@@ -80,7 +80,9 @@ fn complete(copy: &Path, live: &Path) -> rusqlite::Result<()> {
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<Vec<String>>>()?;
     for table in tables {
-        let sql = format!("INSERT OR IGNORE INTO main.\"{table}\" SELECT * FROM live.\"{table}\"");
+        // an origin stays what it was; a tombstone may say more than it did
+        let word = if table.starts_with("expired") { "REPLACE" } else { "IGNORE" };
+        let sql = format!("INSERT OR {word} INTO main.\"{table}\" SELECT * FROM live.\"{table}\"");
         index.execute(&sql, [])?;
     }
     index.execute_batch("DETACH live")
