@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use support::site::{Files, Site};
 
 /// A site with one followed file, and an archive directory.
-pub struct Backed {
+struct Backed {
     pub site: Site,
     /// Further sections.
     pub extra: String,
