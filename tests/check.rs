@@ -110,3 +110,25 @@ fn a_wrong_word_ends_with_2() {
     let output = check(Path::new("/nowhere"), &["--jsno"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn what_the_timers_need_is_looked_at_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().display();
+    fs::write(dir.path().join("file"), "x").unwrap();
+    let sidecar = format!(
+        "[[files]]\nsource = \"syslog\"\npaths = [\"{at}/*.log\"]\n[dora]\nkind = \"mysql\"\n\
+         mysql = {{ password_file = \"{at}/pw\" }}\n[backup]\ndir = \"{at}/file/backups\"\n\
+         [alerts]\nslack = {{ webhook_file = \"{at}/hook\" }}\nlog = {{ file = \"{at}/a.log\" }}\n\
+         command = {{ run = [\"{at}/page\"] }}\n"
+    );
+    let output = check(&write_config(dir.path(), &sidecar), &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let places = report["places"].as_array().unwrap();
+    let troubled: Vec<_> = places.iter().filter(|place| !place["trouble"].is_null()).collect();
+    let named: Vec<_> = troubled.iter().map(|place| place["what"].as_str().unwrap()).collect();
+    let expected =
+        ["dora password_file", "backup.dir", "alerts.slack webhook_file", "alerts.command"];
+    assert_eq!(named, expected, "{report}");
+}

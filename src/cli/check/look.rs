@@ -1,8 +1,7 @@
-//! Looks at the places that the daemon needs and at the files of each source.
+//! Looks at the files of each source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
@@ -13,7 +12,7 @@ use serde_json::{Value, json};
 use super::sample::{self, Sample};
 use super::{Trouble, access};
 use crate::config::units::show_bytes;
-use crate::config::{Config, FileSource, StoreKind};
+use crate::config::{Config, FileSource};
 use crate::parse::{Clock, Parser};
 
 /// How names are compared with patterns: `*` does not pass a `/`.
@@ -25,67 +24,6 @@ const MATCHING: MatchOptions = MatchOptions {
 
 /// So many troubles of one kind are told for a source; the rest is counted.
 const TOLD_MAX: usize = 10;
-
-/// A directory or file of the daemon's own.
-#[derive(Debug)]
-pub(super) struct OwnPlace {
-    pub what: &'static str,
-    pub path: PathBuf,
-    pub trouble: Option<Trouble>,
-}
-
-impl OwnPlace {
-    pub fn json(&self) -> Value {
-        let trouble = self.trouble.as_ref().map(Trouble::json);
-        json!({ "what": self.what, "path": self.path, "trouble": trouble })
-    }
-}
-
-/// Directories that must be writable, and secrets that must be readable.
-pub(super) fn own_places(config: &Config) -> Vec<OwnPlace> {
-    let directory = |what, path: &Path| OwnPlace {
-        what,
-        path: path.to_owned(),
-        trouble: access::unwritable_directory(path),
-    };
-    let file = |what, path: &Path| OwnPlace {
-        what,
-        path: path.to_owned(),
-        trouble: access::unreadable_file(path),
-    };
-    let mut places = vec![directory("state_dir", &config.daemon.state_dir)];
-    if let Some(parent) = config.daemon.control.parent()
-        && parent != config.daemon.state_dir
-    {
-        places.push(directory("directory of control", parent));
-    }
-    match config.store.kind {
-        StoreKind::Sqlite => places.push(directory("store.sqlite.dir", &config.store.sqlite.dir)),
-        StoreKind::Null => {}
-        StoreKind::Cassandra => {
-            let cassandra = &config.store.cassandra;
-            if let Some(path) = &cassandra.password_file {
-                places.push(password_file(file("password_file", path)));
-            }
-            if let Some(tls) = &cassandra.tls {
-                places.push(file("tls.ca_file", &tls.ca_file));
-                places.extend(tls.cert_file.iter().map(|path| file("tls.cert_file", path)));
-                places.extend(tls.key_file.iter().map(|path| file("tls.key_file", path)));
-            }
-        }
-    }
-    places
-}
-
-fn password_file(mut place: OwnPlace) -> OwnPlace {
-    let open_to_all = place.path.metadata().is_ok_and(|metadata| metadata.mode() & 0o007 != 0);
-    if place.trouble.is_none() && open_to_all {
-        let path = place.path.display();
-        let what = format!("{path} holds a password and is open to everybody");
-        place.trouble = Some(Trouble { what, fix: format!("chmod o= {path}") });
-    }
-    place
-}
 
 /// What a source looks like from here.
 #[derive(Debug)]

@@ -11,11 +11,12 @@ use crate::config::{Config, LoadError, Machine, Problem, StoreKind, print};
 
 mod access;
 mod look;
+mod own;
 mod sample;
 
 const AFTER_HELP: &str = "\
 Looks at the configuration (all problems at once, as file:line:column: message), at the
-directories and secrets that the daemon needs, at the files of each source and who may read
+directories and secrets that daemon and timers need, at the files of each source and who may read
 them, and lets the parsers read the last 100 lines of each file. Changes nothing.
 
 Exits with 0 if all is right, 1 if something needs a look, 78 if the configuration is wrong.
@@ -72,7 +73,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
         }
         loaded => loaded?,
     };
-    let own = look::own_places(&loaded);
+    let own = own::own_places(&loaded);
     let sources = look::sources(&loaded);
     let mut general: Vec<Trouble> = look::overlaps(&sources);
     if loaded.files.is_empty() {
@@ -95,7 +96,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
 struct Report<'a> {
     config: &'a Path,
     loaded: &'a Config,
-    own: Vec<look::OwnPlace>,
+    own: Vec<own::OwnPlace>,
     sources: Vec<look::SourceLook>,
     general: Vec<Trouble>,
     troubles: usize,
@@ -104,7 +105,7 @@ struct Report<'a> {
 impl Report<'_> {
     fn json(&self) -> Value {
         let sources: Vec<_> = self.sources.iter().map(look::SourceLook::json).collect();
-        let own: Vec<_> = self.own.iter().map(look::OwnPlace::json).collect();
+        let own: Vec<_> = self.own.iter().map(own::OwnPlace::json).collect();
         let notices: Vec<_> = self.loaded.later.iter().map(ToString::to_string).collect();
         let general: Vec<_> = self.general.iter().map(Trouble::json).collect();
         json!({
