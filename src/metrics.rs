@@ -84,6 +84,10 @@ table! {
     SPOOL_BYTES Gauge "bitacora_spool_bytes" "Bytes of records in the spool.";
     SPOOL_LIMIT Gauge "bitacora_spool_limit_bytes" "What the spool may hold.";
     SPOOL_FSYNC Histogram "bitacora_spool_fsync_seconds" "Time that a commit of the spool took.";
+    BACKUP_SUCCESS Gauge "bitacora_backup_last_success_timestamp_seconds"
+        "When the newest verified backup was begun; 0 if there is none.";
+    BACKUP_DRILL Gauge "bitacora_backup_last_drill_timestamp_seconds"
+        "When a backup was last restored for a drill; 0 if none was.";
     INOTIFY_OVERFLOWS Counter "bitacora_inotify_overflows_total"
         "Times that the kernel's queue of events ran over; a full look makes up for it.";
     STORE_BATCHES Counter "bitacora_store_batches_total" "Batches by result: ok, retried, dead_letter.";
@@ -204,6 +208,29 @@ impl SocketMetrics {
             spool_limit_bytes: metrics::gauge!(SPOOL_LIMIT),
             fsync_seconds: metrics::histogram!(SPOOL_FSYNC),
         }
+    }
+}
+
+/// What the backups tell.
+pub struct BackupMetrics {
+    /// See [`ALL`].
+    pub last_success: Gauge,
+    /// See [`ALL`].
+    pub last_drill: Gauge,
+}
+
+impl BackupMetrics {
+    /// Both, at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let gauge = |name: &'static str| metrics::gauge!(name);
+        Self { last_success: gauge(BACKUP_SUCCESS), last_drill: gauge(BACKUP_DRILL) }
+    }
+}
+
+impl Default for BackupMetrics {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

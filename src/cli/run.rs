@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::config::{Config, Machine};
+use crate::maintain::backup;
+use crate::metrics::{BackupMetrics, as_f64};
 use crate::{daemon, telemetry};
 
 /// Starts the daemon and stays with it until it ends.
@@ -19,9 +21,21 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let config = load(path)?;
     telemetry::set_level(&config.daemon.log);
     let again: PathBuf = path.to_owned();
-    daemon::run(config, Box::new(move || load(&again).map_err(|error| format!("{error:#}"))))
+    let backups = config.backup.dir.clone();
+    let reload = Box::new(move || load(&again).map_err(|error| format!("{error:#}")));
+    daemon::run(config, reload, Box::new(move || tell_backups(&backups)))
         .context("bitacora run")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Metrics of the sidecar's archives. A directory that cannot be read is told by the alerts.
+fn tell_backups(dir: &Path) {
+    let metrics = BackupMetrics::new();
+    if let Ok(latest) = backup::latest(dir) {
+        let seconds = |ms: Option<i64>| as_f64(ms.unwrap_or(0).unsigned_abs()) / 1000.0;
+        metrics.last_success.set(seconds(latest.backup_ms));
+        metrics.last_drill.set(seconds(latest.drill_ms));
+    }
 }
 
 fn load(path: &Path) -> anyhow::Result<Config> {

@@ -52,7 +52,7 @@ pub struct Health {
 }
 
 /// Brings metrics up to date.
-type Refresh = Box<dyn Fn() + Send>;
+pub type Refresh = Box<dyn Fn() + Send>;
 
 impl Health {
     /// Of a run that begins now.
@@ -85,8 +85,8 @@ impl Health {
     }
 
     /// Has metrics brought up to date whenever somebody reads them: nobody wakes for it otherwise.
-    pub fn before_scrape(&self, refresh: impl Fn() + Send + 'static) {
-        self.refreshes().push(Box::new(refresh));
+    pub fn before_scrape(&self, refresh: Refresh) {
+        self.refreshes().push(refresh);
     }
 
     /// Somebody is about to read the metrics.

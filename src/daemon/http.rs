@@ -49,7 +49,11 @@ pub async fn serve(
 }
 
 async fn show_metrics(Shared(pages): Shared<Pages>) -> Response {
-    pages.health.scraped();
+    // it may look at disks
+    let health = Arc::clone(&pages.health);
+    if let Err(error) = tokio::task::spawn_blocking(move || health.scraped()).await {
+        tracing::error!(%error, "metrics could not be brought up to date");
+    }
     pages.metrics.run_upkeep();
     let text = pages.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

@@ -101,15 +101,17 @@ pub enum DaemonError {
 /// Reads the configuration again, for a reload; the error is for people.
 pub type Reload = Box<dyn Fn() -> Result<Config, String> + Send>;
 
+pub use health::Refresh;
+
 /// Tokio's threads; workers and the tailer have their own.
 const RUNTIME_THREADS: usize = 2;
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM or SIGINT; `refresh` brings metrics up to date that are not the daemon's own.
 ///
 /// # Errors
 ///
 /// It cannot start, or the store turned out to be of a newer program.
-pub fn run(config: Config, reload: Reload) -> Result<(), DaemonError> {
+pub fn run(config: Config, reload: Reload, refresh: Refresh) -> Result<(), DaemonError> {
     let state = Arc::new(State::open(&config.daemon.state_dir, wall_ms())?);
     say_state(&state);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -122,7 +124,7 @@ pub fn run(config: Config, reload: Reload) -> Result<(), DaemonError> {
         // a full channel holds the same wish already
         let _ = wishes.try_send(wish);
     })?;
-    let ended = runtime.block_on(live(config, state, heard, reload));
+    let ended = runtime.block_on(live(config, state, heard, reload, refresh));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
@@ -143,12 +145,14 @@ async fn live(
     state: Arc<State>,
     wishes: mpsc::Receiver<Wish>,
     reload: Reload,
+    refresh: Refresh,
 ) -> Result<(), DaemonError> {
     let metrics =
         crate::metrics::handle().map_err(|error| DaemonError::Metrics(error.to_string()))?;
     let store = open::writer(&config.store)?;
     let names: Vec<String> = config.files.iter().map(|files| files.source.clone()).collect();
     let health = Arc::new(Health::new(config.daemon.host.clone(), store.name(), &names));
+    health.before_scrape(refresh);
     let last = CancellationToken::new();
     if let Some(address) = config.daemon.http {
         let listener =

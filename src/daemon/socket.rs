@@ -99,7 +99,7 @@ impl Receiving {
         let listening = Listening::open(&places, handed)?;
         let serving = tokio::spawn(listening.serve(Arc::clone(&shared), stop.clone()));
         let (counts, held) = (Arc::clone(shared.counts()), Arc::clone(&usage));
-        health.before_scrape(move || tell(&metrics, &counts, &held));
+        health.before_scrape(Box::new(move || tell(&metrics, &counts, &held)));
         Ok(Some(Self { dir, usage, shared, serving, writer, stop, drain }))
     }
 

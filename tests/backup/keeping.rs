@@ -7,6 +7,8 @@ use bitacora::maintain::backup::{self, Verified};
 use serde_json::Value;
 
 use crate::Backed;
+use crate::support::eventually;
+use crate::support::site::Site;
 
 /// Gives an archive, and what stands beside it, an older name.
 fn aged(backed: &Backed, archive: &Path, name: &str) -> PathBuf {
@@ -81,7 +83,7 @@ fn pruning_ends_archives_and_parts_in_time_and_nothing_else() {
 
 #[test]
 fn a_drill_loads_an_archive_and_says_what_differs() {
-    let backed = Backed::new();
+    let backed = Backed { site: Site::with_http(), ..Backed::new() };
     rusqlite::Connection::open(backed.site.path("dora.db"))
         .unwrap()
         .execute_batch("CREATE TABLE dora_metrics (x); INSERT INTO dora_metrics VALUES (1), (2)")
@@ -97,6 +99,13 @@ fn a_drill_loads_an_archive_and_says_what_differs() {
     assert_eq!(backed.unfinished(), Vec::<String>::new());
     assert!(backup::latest(&backed.dir()).unwrap().drill_ms.is_some());
     backed.site.answers(&["backup", "list"], 0, "drilled");
+    let daemon = backed.site.start();
+    let told = |name: &str| backed.site.metric(name, "").is_some_and(|at| at > 1.7e9);
+    eventually("the daemon's metrics tell of both", || {
+        told("bitacora_backup_last_success_timestamp_seconds")
+            && told("bitacora_backup_last_drill_timestamp_seconds")
+    });
+    daemon.stop();
     fs::remove_file(note(&archive, "drilled")).unwrap();
     // an archive whose rows are not those that its spans claim
     fs::remove_file(&archive).unwrap();

@@ -59,7 +59,7 @@ fn sidecar(config: &Config, places: &mut Vec<OwnPlace>) {
         places.extend(mysql.ca_file.iter().map(|path| file("dora ca_file", path)));
     } else {
         let parent = dora.sqlite.parent().unwrap_or(Path::new("/"));
-        if dora.sqlite.exists() || parent.exists() && parent != config.daemon.state_dir {
+        if parent.exists() && parent != config.daemon.state_dir {
             places.push(directory("directory of dora.sqlite", parent));
         }
     }
