@@ -51,6 +51,8 @@ impl Server {
             .output()
             .map_err(|error| format!("mariadb-install-db (package mariadb-server): {error}"))?;
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        // once: somebody may be reading it later
+        fs::write(dir.path().join("password"), format!("{PASSWORD}\n")).expect("a file");
         let port = free_port();
         let keeper = keeper(dir.path(), port, &path, options);
         let server = Self { dir, port, keeper };
@@ -83,9 +85,7 @@ impl Server {
 
     /// A file with the password of user `bitacora`.
     pub fn password_file(&self) -> PathBuf {
-        let path = self.dir.path().join("password");
-        fs::write(&path, format!("{PASSWORD}\n")).expect("a file");
-        path
+        self.dir.path().join("password")
     }
 
     /// The section `[dora]` that uses it.
