@@ -11,6 +11,7 @@ pub mod durable;
 pub mod key;
 pub mod ledger;
 pub mod metrics;
+pub mod migration;
 pub mod record;
 pub mod secret;
 

@@ -15,7 +15,17 @@ const FILE_LINES_MAX: usize = 600;
 
 /// Rooms that everything above the ground may use.
 const GROUND: &[&str] = &[
-    "record", "key", "batch", "ledger", "crc", "durable", "backoff", "metrics", "crash", "secret",
+    "record",
+    "key",
+    "batch",
+    "ledger",
+    "crc",
+    "durable",
+    "backoff",
+    "metrics",
+    "crash",
+    "secret",
+    "migration",
 ];
 
 /// Each room and the rooms it may import besides the ground (the ground: what stands here alone).
@@ -29,6 +39,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("durable", &[]),
     ("backoff", &[]),
     ("metrics", &[]),
+    ("migration", &[]),
     ("crash", &[]),
     ("secret", &[]),
     ("parse", &[]),

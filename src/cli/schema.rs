@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 use super::dora::tables;
 use super::exit;
 use crate::config::{Cassandra, Config, Machine, StoreKind};
-use crate::stores::cassandra::report::{self, Report, Weight};
-use crate::stores::cassandra::schema::{self, Step};
+use crate::migration::{Finding, Step, Weight};
+use crate::stores::cassandra::report::{self, Report};
+use crate::stores::cassandra::schema;
 
 const AFTER_HELP: &str = "\
 Cassandra and ScyllaDB get their keyspace and tables from here, and MySQL and MariaDB the tables of
@@ -178,40 +179,45 @@ impl Answer {
             Self::Planned(steps) | Self::Applied(steps) if steps.is_empty() => {
                 writeln!(output, "keyspace {keyspace} is up to date (version {})", schema::VERSION)
             }
-            Self::Planned(steps) => {
-                for step in steps {
-                    writeln!(output, "-- {:04} {}", step.version, step.name)?;
-                    for statement in &step.statements {
-                        writeln!(output, "{statement};\n")?;
-                    }
-                }
-                Ok(())
-            }
+            Self::Planned(steps) => write_plan(steps, output),
             Self::Applied(steps) => {
                 for step in steps {
                     writeln!(output, "{:04} {} is done", step.version, step.name)?;
                 }
                 writeln!(output, "keyspace {keyspace} has version {}", schema::VERSION)
             }
-            Self::Checked(report) => {
-                for finding in &report.findings {
-                    let mark = match finding.weight {
-                        Weight::Fine => "ok      ",
-                        Weight::Warning => "warning ",
-                        Weight::Problem => "PROBLEM ",
-                    };
-                    writeln!(output, "{mark}{}", finding.text)?;
-                }
-                Ok(())
-            }
+            Self::Checked(report) => write_findings(&report.findings, output),
         }
     }
+}
+
+/// The statements that are to be executed, by migration.
+pub(super) fn write_plan(steps: &[Step], output: &mut impl Write) -> std::io::Result<()> {
+    for step in steps {
+        writeln!(output, "-- {:04} {}", step.version, step.name)?;
+        for statement in &step.statements {
+            writeln!(output, "{statement};\n")?;
+        }
+    }
+    Ok(())
+}
+
+/// What a look at the tables found, a line each.
+pub(super) fn write_findings(findings: &[Finding], output: &mut impl Write) -> std::io::Result<()> {
+    for finding in findings {
+        let mark = match finding.weight {
+            Weight::Fine => "ok      ",
+            Weight::Warning => "warning ",
+            Weight::Problem => "PROBLEM ",
+        };
+        writeln!(output, "{mark}{}", finding.text)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stores::cassandra::report::Finding;
 
     fn config() -> Cassandra {
         Cassandra {

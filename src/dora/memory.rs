@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use serde_json::{Map, json};
 
 use super::events::{Change, Decision, Deployment, Incident, Pdca, Phase, PhaseName, Window};
-use super::{Answer, DoraStore};
+use super::{Answer, DoraError, DoraStore};
 
 pub(crate) const MINUTE: i64 = 60_000;
 pub(crate) const HOUR: i64 = 60 * MINUTE;
@@ -30,9 +30,15 @@ fn answer<'a, T: Send + 'a>(value: T) -> Answer<'a, T> {
     Box::pin(async { Ok(value) })
 }
 
+/// Nothing here tests how events are written: they are put into the fields.
+fn refused<'a, T>() -> Answer<'a, T> {
+    let detail = "a store in memory takes its events by its fields".to_owned();
+    Box::pin(async { Err(DoraError::Refused { place: "memory".to_owned(), detail }) })
+}
+
 impl DoraStore for Memory {
     fn add_phases<'a>(&'a self, _: &'a [Phase]) -> Answer<'a, Vec<bool>> {
-        unimplemented!("tests fill the fields")
+        refused()
     }
 
     fn phases<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Phase>> {
@@ -48,7 +54,7 @@ impl DoraStore for Memory {
     }
 
     fn add_deployment<'a>(&'a self, _: &'a Deployment) -> Answer<'a, bool> {
-        unimplemented!("tests fill the fields")
+        refused()
     }
 
     fn deployments<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Deployment>> {
@@ -63,11 +69,11 @@ impl DoraStore for Memory {
     }
 
     fn open_incident<'a>(&'a self, _: &'a Incident) -> Answer<'a, bool> {
-        unimplemented!("tests fill the fields")
+        refused()
     }
 
     fn close_incident<'a>(&'a self, _: &'a str, _: i64) -> Answer<'a, bool> {
-        unimplemented!("tests fill the fields")
+        refused()
     }
 
     fn incidents<'a>(&'a self, window: &'a Window) -> Answer<'a, Vec<Incident>> {

@@ -1,7 +1,7 @@
 //! Numbered migrations of the metrics' database, under `sql/`. Each may be repeated; which are
 //! done stands in `schema_version`.
 
-use serde::Serialize;
+use crate::migration::{self, Step};
 
 /// One file below `sql/`.
 #[derive(Debug, Clone, Copy)]
@@ -46,26 +46,11 @@ pub const TABLES: [&str; 6] = [
     "dora_pdca",
 ];
 
-/// A migration with its statements, as `plan` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step {
-    /// The migration's number.
-    pub version: u32,
-    /// Its name.
-    pub name: &'static str,
-    /// What is executed.
-    pub statements: Vec<String>,
-}
-
 impl Migration {
     /// With its statements, without comments.
     #[must_use]
     pub fn step(&self) -> Step {
-        let lines = self.text.lines().map(|line| line.split("--").next().unwrap_or_default());
-        let lines: Vec<&str> = lines.map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        let text = lines.join("\n");
-        let statements = text.split(";\n").map(|one| one.trim_end_matches(';').trim());
-        let statements = statements.filter(|one| !one.is_empty()).map(str::to_owned).collect();
+        let statements = migration::statements(self.text);
         Step { version: self.version, name: self.name, statements }
     }
 

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use serde::Serialize;
 
 use super::DoraError;
-use super::migrations::{MYSQL, Migration, Step, TABLES, VERSION};
+use super::migrations::{MYSQL, Migration, TABLES, VERSION};
 use super::mysql::{MysqlStore, datetime};
 use super::open::{place, server};
 use crate::config::{Dora, DoraKind};
+use crate::migration::{Finding, Step, Weight};
 
 /// How long to wait for another host's lock, in seconds; less than an answer may take.
 const LOCK_PATIENCE_S: u32 = 45;
@@ -39,31 +39,6 @@ const INDEXES: [(&str, &str); 18] = [
     ("dora_changes", "PRIMARY"),
     ("dora_pdca", "dora_pdca_created"),
 ];
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weight {
-    /// As it should be.
-    Fine,
-    /// It works; somebody should look.
-    Warning,
-    /// It does not work.
-    Problem,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How much it matters.
-    pub weight: Weight,
-    /// In one sentence.
-    pub text: String,
-}
-
-fn finding(weight: Weight, text: impl Into<String>) -> Finding {
-    Finding { weight, text: text.into() }
-}
 
 /// What is still to be done: nothing when the tables are up to date, and nothing for SQLite.
 ///
@@ -128,23 +103,23 @@ pub async fn apply(config: &Dora, host: &str, now_ms: i64) -> Result<Vec<Step>, 
 pub async fn check(config: &Dora) -> Result<Vec<Finding>, DoraError> {
     if config.kind == DoraKind::Sqlite {
         let text = format!("{} makes its own tables", place(config));
-        return Ok(vec![finding(Weight::Fine, text)]);
+        return Ok(vec![Finding::new(Weight::Fine, text)]);
     }
     let store = MysqlStore::new(server(config)?)?;
     let mut connection = store.connection().await?;
     let present = present(&store, &mut connection).await?;
     let found = version(&store, &mut connection, &present).await?;
     let mut findings = vec![match found {
-        VERSION => finding(Weight::Fine, format!("the DORA tables have version {VERSION}")),
-        0 => finding(Weight::Problem, "there are no DORA tables; run `bitacora schema apply`"),
-        _ if found > VERSION => finding(
+        VERSION => Finding::new(Weight::Fine, format!("the DORA tables have version {VERSION}")),
+        0 => Finding::new(Weight::Problem, "there are no DORA tables; run `bitacora schema apply`"),
+        _ if found > VERSION => Finding::new(
             Weight::Problem,
             format!(
                 "the DORA tables have version {found}, this program knows {VERSION}; install a \
                  newer bitacora"
             ),
         ),
-        _ => finding(
+        _ => Finding::new(
             Weight::Problem,
             format!(
                 "the DORA tables have version {found}, {VERSION} is needed; run `bitacora schema \
@@ -155,7 +130,7 @@ pub async fn check(config: &Dora) -> Result<Vec<Finding>, DoraError> {
     if found == VERSION {
         for table in TABLES.iter().filter(|table| !present.iter().any(|one| one == *table)) {
             let text = format!("table {table} is missing; run `bitacora schema apply`");
-            findings.push(finding(Weight::Problem, text));
+            findings.push(Finding::new(Weight::Problem, text));
         }
         findings.extend(missing_indexes(&store, &mut connection, &present).await?);
     }
@@ -179,7 +154,7 @@ async fn missing_indexes(
     Ok(missing
         .map(|(table, index)| {
             let text = format!("index {index} of {table} is missing; reports will be slow");
-            finding(Weight::Warning, text)
+            Finding::new(Weight::Warning, text)
         })
         .collect())
 }
@@ -194,7 +169,7 @@ async fn durability(
     Ok((flushed != Some(1)).then(|| {
         let text = "innodb_flush_log_at_trx_commit is not 1: a power cut may lose the events of \
                     the last second";
-        finding(Weight::Warning, text)
+        Finding::new(Weight::Warning, text)
     }))
 }
 

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use bitacora::config::Lifetimes;
+use bitacora::migration::Weight;
 use bitacora::record::Level;
 use bitacora::stores::cassandra::{CassandraStore, report, schema};
 use bitacora::stores::{Store, StoreError};
@@ -37,7 +38,7 @@ fn two_hosts_that_apply_the_schema_at_once_make_it_once() {
         let report = report::check(&config, &Lifetimes::all(config.ttl)).await.unwrap();
         assert!(report.works(), "{report:?}");
         let said = report.findings.iter().any(|finding| {
-            finding.weight == report::Weight::Warning && finding.text.contains("not promised")
+            finding.weight == Weight::Warning && finding.text.contains("not promised")
         });
         assert!(said, "one replica and a periodic commit log: {report:?}");
 

@@ -4,11 +4,12 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 
-use crate::cli::schema::Action;
+use crate::cli::schema::{Action, write_findings, write_plan};
 use crate::config::{Config, Dora, DoraKind};
-use crate::dora::migrations::{Step, VERSION};
+use crate::dora::migrations::VERSION;
 use crate::dora::open::place;
-use crate::dora::schema::{self, Finding, Weight};
+use crate::dora::schema;
+use crate::migration::{Finding, Step, Weight};
 
 /// What there is to tell.
 #[derive(Debug)]
@@ -82,13 +83,7 @@ impl Answer {
             }
             Self::Planned(steps) => {
                 writeln!(output, "-- DORA database {place}")?;
-                for step in steps {
-                    writeln!(output, "-- {:04} {}", step.version, step.name)?;
-                    for statement in &step.statements {
-                        writeln!(output, "{statement};\n")?;
-                    }
-                }
-                Ok(())
+                write_plan(steps, output)
             }
             Self::Applied(steps) => {
                 for step in steps {
@@ -96,17 +91,7 @@ impl Answer {
                 }
                 writeln!(output, "DORA database {place} has version {VERSION}")
             }
-            Self::Checked(findings) => {
-                for finding in findings {
-                    let mark = match finding.weight {
-                        Weight::Fine => "ok      ",
-                        Weight::Warning => "warning ",
-                        Weight::Problem => "PROBLEM ",
-                    };
-                    writeln!(output, "{mark}{}", finding.text)?;
-                }
-                Ok(())
-            }
+            Self::Checked(findings) => write_findings(findings, output),
         }
     }
 }

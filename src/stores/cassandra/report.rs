@@ -11,28 +11,8 @@ use super::schema::{VERSION, execute, has_table, table_ttl, version};
 use super::{connect, fault};
 use crate::config;
 use crate::key::Table;
+use crate::migration::{Finding, Weight};
 use crate::stores::StoreError;
-
-/// How grave a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Weight {
-    /// As it should be.
-    Fine,
-    /// It works, but something is not promised, or not as the configuration says.
-    Warning,
-    /// bitacora cannot work with it.
-    Problem,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How grave it is.
-    pub weight: Weight,
-    /// What was found and what to do, in words.
-    pub text: String,
-}
 
 /// All that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,7 +33,7 @@ impl Report {
     }
 
     fn add(&mut self, weight: Weight, text: impl Into<String>) {
-        self.findings.push(Finding { weight, text: text.into() });
+        self.findings.push(Finding::new(weight, text));
     }
 }
 

@@ -11,12 +11,12 @@ use scylla::response::query_result::QueryRowsResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::Statement;
 use scylla::value::{CqlTimestamp, CqlValue, Row};
-use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{NAME, connect, fault};
 use crate::config;
+use crate::migration::{self, Step};
 use crate::stores::StoreError;
 
 /// One file of `cql/`.
@@ -66,14 +66,11 @@ const DDL_TIMEOUT: Duration = Duration::from_mins(1);
 impl Migration {
     /// Its statements, without comments, with the words of the configuration filled in.
     fn statements(&self, words: &[(&str, String)]) -> Vec<String> {
-        let lines = self.text.lines().map(|line| line.split("--").next().unwrap_or_default());
-        let text: Vec<&str> = lines.map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        let mut text = text.join("\n");
+        let mut text = self.text.to_owned();
         for (word, value) in words {
             text = text.replace(word, value);
         }
-        let statements = text.split(";\n").map(|statement| statement.trim_end_matches(';').trim());
-        statements.filter(|statement| !statement.is_empty()).map(str::to_owned).collect()
+        migration::statements(&text)
     }
 }
 
@@ -92,17 +89,6 @@ fn words(config: &config::Cassandra, scylla: bool) -> Vec<(&'static str, String)
         ("$keyspace", config.keyspace.clone()),
         ("$ttl", seconds.to_string()),
     ]
-}
-
-/// A migration with its statements, as `plan` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Step {
-    /// The migration's number.
-    pub version: u32,
-    /// Its name.
-    pub name: &'static str,
-    /// What is executed.
-    pub statements: Vec<String>,
 }
 
 /// What is still to be done: empty when the tables are up to date.
