@@ -5,10 +5,18 @@
 //! `cargo bench --bench dora -- [PHASES]`. The phases are of one year; a question is for 30 days
 //! of it, at a place that moves. An insert is one statement that the server has synced
 //! (`innodb_flush_log_at_trx_commit` = 1): what an fdatasync costs here stands beside it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::cast_precision_loss, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::pedantic,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "all of it measures"
+)]
 
-#[path = "../tests/support/mariadb.rs"]
-mod mariadb;
+#[path = "../tests/support/mod.rs"]
+mod support;
 
 use std::fs::File;
 use std::io::Write;
@@ -39,7 +47,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let file = Dora { kind: DoraKind::Sqlite, sqlite: scratch.path().join("dora.db"), mysql: None };
     runtime.block_on(measure("sqlite", &file, phases));
-    let server = match mariadb::Server::start() {
+    let server = match support::mariadb::Server::start() {
         Ok(server) => server,
         Err(why) => {
             println!("SKIPPED mariadb: {why}");

@@ -8,7 +8,6 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -76,7 +75,8 @@ fn serve(stream: TcpStream, kept: &Mutex<Vec<(String, String)>>, answer: &Atomic
     reader.read_exact(&mut body).unwrap();
     let status = answer.load(Ordering::SeqCst);
     if status == HANG {
-        thread::sleep(Duration::from_secs(120));
+        // until the other side has had enough
+        let _ = reader.read_to_end(&mut Vec::new());
         return;
     }
     if status == 200 {

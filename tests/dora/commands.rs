@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::support::site::{Site, told};
-use super::{site, sites};
+use super::{site, sites, words};
 
 fn said(site: &Site, arguments: &[&str]) -> String {
     let output = site.run(arguments);
@@ -16,22 +16,10 @@ fn said(site: &Site, arguments: &[&str]) -> String {
 #[test]
 fn a_phase_is_recorded_and_with_a_time_of_its_own_only_once() {
     for site in sites("phase") {
-        let phase = [
-            "dora",
-            "phase",
-            "--cycle",
-            "C7",
-            "--feature",
-            "login",
-            "--phase",
-            "planning",
-            "--decision",
-            "no-go",
-            "--duration",
-            "300.25",
-            "--metadata",
-            "team=pan",
-        ];
+        let phase = words(
+            "dora phase --cycle C7 --feature login --phase planning --decision no-go --duration \
+             300.25 --metadata team=pan",
+        );
         site.answers(&[&phase[..], &["--dry-run"]].concat(), 0, "\"duration_seconds\":300.25");
         site.answers(&["dora", "trace", "C7"], 1, "nothing is recorded of cycle C7");
         // two in one millisecond are two
@@ -83,14 +71,7 @@ fn values_that_cannot_be_are_told_in_words_and_end_with_2() {
         }
         site.answers(&["dora", "deploy", "--change", "abc"], 2, "write ID=TIME");
         site.answers(
-            &[
-                "dora",
-                "deploy",
-                "--at",
-                "2026-11-22T07:00:00Z",
-                "--change",
-                "abc=2026-11-22T07:00:01Z",
-            ],
+            &words("dora deploy --at 2026-11-22T07:00:00Z --change abc=2026-11-22T07:00:01Z"),
             2,
             "was committed after the deployment",
         );
@@ -100,30 +81,11 @@ fn values_that_cannot_be_are_told_in_words_and_end_with_2() {
 #[test]
 fn a_deployment_and_its_incident_are_recorded_and_retold() {
     for site in sites("deploy") {
-        let deploy = [
-            "dora",
-            "deploy",
-            "--service",
-            "shop",
-            "--team",
-            "pan",
-            "--version",
-            "1.4",
-            "--cycle",
-            "C7",
-            "--change",
-            "3f2a=2026-11-22T06:00:00Z",
-            "--change",
-            "a=b=2026-11-22T06:30:00Z",
-            "--rework",
-            "--failed",
-            "--id",
-            "d-1",
-            "--at",
-            "2026-11-22T07:00:00Z",
-            "--metadata",
-            "by=ci",
-        ];
+        let deploy = words(
+            "dora deploy --service shop --team pan --version 1.4 --cycle C7 --change \
+             3f2a=2026-11-22T06:00:00Z --change a=b=2026-11-22T06:30:00Z --rework --failed --id \
+             d-1 --at 2026-11-22T07:00:00Z --metadata by=ci",
+        );
         site.answers(&[&deploy[..], &["--dry-run"]].concat(), 0, "\"succeeded\":false");
         site.answers(&["dora", "trace", "C7"], 1, "nothing is recorded");
         assert_eq!(said(&site, &deploy), "d-1");
@@ -142,17 +104,7 @@ fn a_deployment_and_its_incident_are_recorded_and_retold() {
         assert_eq!(traced["deployments"], expected);
         site.answers(&["dora", "trace", "C7"], 0, "d-1 shop 1.4 with 2 changes  rework");
 
-        let open = [
-            "dora",
-            "incident",
-            "open",
-            "--id",
-            "i-1",
-            "--deployment",
-            "d-1",
-            "--at",
-            "2026-11-22T08:00:00Z",
-        ];
+        let open = words("dora incident open --id i-1 --deployment d-1 --at 2026-11-22T08:00:00Z");
         assert_eq!(said(&site, &open), "i-1");
         site.answers(&open, 0, "there is an incident i-1 already");
         site.answers(
@@ -187,24 +139,10 @@ fn a_cycle_is_completed_once() {
         };
         site.answers(&complete("success"), 1, "there is no phase of cycle C7");
         site.answers(
-            &[
-                "dora",
-                "phase",
-                "--cycle",
-                "C7",
-                "--feature",
-                "login",
-                "--phase",
-                "testing",
-                "--decision",
-                "go",
-                "--duration",
-                "600",
-                "--at",
-                "2026-11-22T07:10:00Z",
-                "--metadata",
-                "team=pan",
-            ],
+            &words(
+                "dora phase --cycle C7 --feature login --phase testing --decision go --duration \
+                 600 --at 2026-11-22T07:10:00Z --metadata team=pan",
+            ),
             0,
             "recorded",
         );

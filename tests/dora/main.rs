@@ -31,6 +31,11 @@ use support::mariadb::Server;
 use support::site::Site;
 use support::skip;
 
+/// The words of a command none of which holds a blank.
+fn words(command: &str) -> Vec<&str> {
+    command.split(' ').collect()
+}
+
 /// A server for all tests of this program; each has a database of its own. It ends with us.
 fn server(test: &str) -> Option<&'static Server> {
     static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();

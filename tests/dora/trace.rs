@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::support::eventually;
 use super::support::site::{BINARY, Site, told};
-use super::{add, new_database, server};
+use super::{add, new_database, server, words};
 
 fn site(dora: &dyn Fn(&Site) -> String) -> Site {
     let mut site = Site::new();
@@ -39,22 +39,10 @@ fn follows_a_cycle(site: &Site) {
         .output()
         .unwrap();
     assert_eq!(done.status.code(), Some(5), "{}", told(&done));
-    let words = [
-        "dora",
-        "phase",
-        "--cycle",
-        "C7",
-        "--feature",
-        "login",
-        "--phase",
-        "deployment",
-        "--decision",
-        "success",
-        "--duration",
-        "1",
-        "--metadata",
-        "request_id=another",
-    ];
+    let words = words(
+        "dora phase --cycle C7 --feature login --phase deployment --decision success --duration \
+         1 --metadata request_id=another",
+    );
     site.answers(&words, 0, "recorded");
     site.answers(&["dora", "deploy", "--cycle", "C7", "--id", "d-7"], 0, "d-7");
     eventually("both rows are stored", || {
@@ -100,22 +88,10 @@ fn without_the_log_store_the_metrics_are_told_all_the_same() {
         config.replace("kind = \"sqlite\"\nbatch_age", "kind = \"null\"\nbatch_age"),
     )
     .unwrap();
-    let words = [
-        "dora",
-        "phase",
-        "--cycle",
-        "C7",
-        "--feature",
-        "login",
-        "--phase",
-        "testing",
-        "--decision",
-        "go",
-        "--duration",
-        "1",
-        "--metadata",
-        "request_id=r",
-    ];
+    let words = words(
+        "dora phase --cycle C7 --feature login --phase testing --decision go --duration 1 \
+         --metadata request_id=r",
+    );
     site.answers(&words, 0, "recorded");
     let output = site.run(&["dora", "trace", "C7", "--json"]);
     assert_eq!(output.status.code(), Some(69), "{}", told(&output));

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -175,16 +175,13 @@ impl Machine {
     /// Waits until a script succeeds.
     #[track_caller]
     pub fn until(&self, script: &str) {
-        let end = Instant::now() + PATIENCE;
-        loop {
+        let mut last = String::new();
+        let came = within(PATIENCE, || {
             let output = self.run(script);
-            if output.status.success() {
-                return;
-            }
-            let late = Instant::now() > end;
-            assert!(!late, "never: {script}\n{}{}", told(&output), self.journal());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            last = told(&output);
+            output.status.success()
+        });
+        assert!(came, "never: {script}\n{last}{}", self.journal());
     }
 
     /// Writes a file in the machine.

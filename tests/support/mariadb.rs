@@ -4,19 +4,17 @@
 #![allow(clippy::expect_used, reason = "all of it is tests")]
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-const PATIENCE: Duration = Duration::from_mins(1);
+use super::server::{Keeper, free_port};
+use super::{PATIENCE, within};
 
 /// A running server. It ends when it is dropped, or with this process.
 pub struct Server {
     dir: tempfile::TempDir,
     port: u16,
-    /// A shell that ends the server when this process has gone.
-    keeper: Child,
+    _keeper: Keeper,
 }
 
 /// The password of user `bitacora`: a test may look for it where it must not be.
@@ -55,12 +53,9 @@ impl Server {
         fs::write(dir.path().join("password"), format!("{PASSWORD}\n")).expect("a file");
         let port = free_port();
         let keeper = keeper(dir.path(), port, &path, options);
-        let server = Self { dir, port, keeper };
-        let deadline = Instant::now() + PATIENCE;
-        while server.try_sql("SELECT 1").is_err() {
-            assert!(Instant::now() < deadline, "no answer: {}", server.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let server = Self { dir, port, _keeper: keeper };
+        let answers = within(PATIENCE, || server.try_sql("SELECT 1").is_ok());
+        assert!(answers, "no answer: {}", server.log());
         server.sql(&format!(
             "CREATE DATABASE bitacora; CREATE USER bitacora@'%' IDENTIFIED BY '{PASSWORD}'; \
              GRANT ALL ON *.* TO bitacora@'%'"
@@ -121,43 +116,23 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // the keeper ends the server when its input is closed
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
-    }
-}
-
 fn user() -> String {
     let output = Command::new("id").arg("-un").output().expect("id");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
-fn keeper(dir: &Path, port: u16, path: &str, options: &[String]) -> Child {
-    let script = "log=$1; shift; \"$@\" >\"$log\" 2>&1 </dev/null & server=$!; cat >/dev/null; \
-                  kill -9 $server; wait $server 2>/dev/null";
-    Command::new("sh")
-        .args(["-c", script, "keeper"])
-        .arg(dir.join("log"))
-        .args(["mariadbd", "--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"])
-        .args(["--innodb-buffer-pool-size=128M", "--innodb-flush-log-at-trx-commit=1"])
-        .arg(format!("--user={}", user()))
-        .arg(format!("--datadir={}", dir.join("data").display()))
-        .arg(format!("--socket={}", dir.join("sock").display()))
-        .arg(format!("--pid-file={}", dir.join("pid").display()))
-        .arg(format!("--port={port}"))
-        .args(options)
-        .env("PATH", path)
-        .env("TMPDIR", dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sh")
+fn keeper(dir: &Path, port: u16, path: &str, options: &[String]) -> Keeper {
+    Keeper::start("KILL", &dir.join("log"), |command| {
+        command
+            .args(["mariadbd", "--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .args(["--innodb-buffer-pool-size=128M", "--innodb-flush-log-at-trx-commit=1"])
+            .arg(format!("--user={}", user()))
+            .arg(format!("--datadir={}", dir.join("data").display()))
+            .arg(format!("--socket={}", dir.join("sock").display()))
+            .arg(format!("--pid-file={}", dir.join("pid").display()))
+            .arg(format!("--port={port}"))
+            .args(options)
+            .env("PATH", path)
+            .env("TMPDIR", dir);
+    })
 }

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod mariadb;
 pub mod postgresql;
 pub mod rows;
+pub mod server;
 pub mod site;
 
 use std::time::{Duration, Instant};

@@ -4,11 +4,12 @@
 #![allow(clippy::expect_used, reason = "all of it is tests")]
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
+
+use super::server::{Keeper, free_port};
+use super::{PATIENCE, within};
 
 /// The password of user `bitacora`: a test may look for it where it must not be.
 pub const PASSWORD: &str = "pg-canary-51d0";
@@ -17,8 +18,7 @@ pub const PASSWORD: &str = "pg-canary-51d0";
 pub struct Cluster {
     dir: tempfile::TempDir,
     port: u16,
-    /// A shell that ends the server when this process has gone.
-    keeper: Child,
+    _keeper: Keeper,
 }
 
 impl Cluster {
@@ -60,9 +60,9 @@ impl Cluster {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = free_port();
         let keeper = keeper(&through, &bin, dir.path(), port);
-        let cluster = Self { dir, port, keeper };
+        let cluster = Self { dir, port, _keeper: keeper };
         let ready = || cluster.try_sql("postgres", "SELECT 1").is_ok();
-        assert!(super::within(Duration::from_mins(1), ready), "no answer: {}", cluster.log());
+        assert!(within(PATIENCE, ready), "no answer: {}", cluster.log());
         Ok(cluster)
     }
 
@@ -106,33 +106,16 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // the keeper ends the server when its input is closed
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
-fn keeper(through: &[&str], bin: &Path, dir: &Path, port: u16) -> Child {
-    let script = "log=$1; shift; \"$@\" >\"$log\" 2>&1 </dev/null & server=$!; cat >/dev/null; \
-                  kill -INT $server; wait $server 2>/dev/null";
-    Command::new("sh")
-        .args(["-c", script, "keeper"])
-        .arg(dir.join("log"))
-        .args(through)
-        .arg(bin.join("postgres"))
-        .arg("-D")
-        .arg(dir.join("data"))
-        .args(["-h", "127.0.0.1", "-k", "", "-F", "-p", &port.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("sh")
+fn keeper(through: &[&str], bin: &Path, dir: &Path, port: u16) -> Keeper {
+    Keeper::start("INT", &dir.join("log"), |command| {
+        command.args(through).arg(bin.join("postgres")).arg("-D").arg(dir.join("data")).args([
+            "-h",
+            "127.0.0.1",
+            "-k",
+            "",
+            "-F",
+            "-p",
+            &port.to_string(),
+        ]);
+    })
 }
