@@ -229,6 +229,20 @@ fn sigterm_stores_what_was_read_and_a_second_one_ends_at_once() {
 }
 
 #[test]
+fn signals_that_come_while_it_starts_are_heard() {
+    let (site, mut ledger) = nginx();
+    for _ in 0..5 {
+        ledger.write(100);
+        let mut daemon = site.start();
+        daemon.reload();
+        daemon.stop();
+    }
+    let daemon = site.start();
+    site.all_arrives(&mut ledger, PATIENCE);
+    site.ends_well(daemon, &ledger.expected);
+}
+
+#[test]
 fn http_tells_of_life_readiness_and_a_sum_that_adds_up() {
     let (site, mut ledger) = site_with(Site::with_http());
     ledger.write(300);

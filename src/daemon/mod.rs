@@ -112,6 +112,12 @@ const RUNTIME_THREADS: usize = 2;
 ///
 /// It cannot start, or the store turned out to be of a newer program.
 pub fn run(config: Config, reload: Reload, refresh: Refresh) -> Result<(), DaemonError> {
+    let (wishes, heard) = mpsc::channel(8);
+    // first: a signal that comes while the state is opened must not end the process
+    signals::listen(move |wish| {
+        // a full channel holds the same wish already
+        let _ = wishes.try_send(wish);
+    })?;
     let state = Arc::new(State::open(&config.daemon.state_dir, wall_ms())?);
     say_state(&state);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -119,11 +125,6 @@ pub fn run(config: Config, reload: Reload, refresh: Refresh) -> Result<(), Daemo
         .max_blocking_threads(4)
         .enable_all()
         .build()?;
-    let (wishes, heard) = mpsc::channel(8);
-    signals::listen(move |wish| {
-        // a full channel holds the same wish already
-        let _ = wishes.try_send(wish);
-    })?;
     let ended = runtime.block_on(live(config, state, heard, reload, refresh));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended

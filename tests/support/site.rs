@@ -406,13 +406,34 @@ impl Daemon {
     }
 
     /// SIGHUP.
+    #[track_caller]
     pub fn reload(&mut self) {
+        self.until_it_listens();
         self.signal(Signal::HUP);
     }
 
-    /// SIGTERM, without waiting.
+    /// SIGTERM, without waiting for the end.
+    #[track_caller]
     pub fn ask_to_stop(&mut self) {
+        self.until_it_listens();
         self.signal(Signal::TERM);
+    }
+
+    /// A process that has just begun has no handlers yet: a signal would end it as it ends any.
+    #[track_caller]
+    fn until_it_listens(&mut self) {
+        let terminate = 1 << (Signal::TERM.as_raw() - 1);
+        let listens = within(PATIENCE, || {
+            self.ended().is_some()
+                || self.pid().is_some_and(|pid| {
+                    let status = format!("/proc/{}/status", pid.as_raw_nonzero());
+                    let status = fs::read_to_string(status).unwrap_or_default();
+                    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+                    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+                    caught.is_some_and(|mask| mask & terminate != 0)
+                })
+        });
+        assert!(listens, "it does not listen to signals: {}", self.said());
     }
 
     /// SIGTERM, and waits for the end.
