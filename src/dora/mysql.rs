@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{
-    Conn, Error, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts, SslOpts, TxOpts, Value,
+    Conn, DriverError, Error, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts, SslOpts,
+    TxOpts, Value,
 };
 
 use super::events::{CycleStart, Deployment, Incident, Pdca, Phase, Starts, Window};
@@ -124,6 +125,14 @@ impl MysqlStore {
     /// The server's words, and what a person may do.
     pub fn fault(&self, error: &Error) -> DoraError {
         let place = self.place.clone();
+        if let Error::Driver(DriverError::UnknownAuthPlugin { name }) = error {
+            let detail = format!(
+                "it asks for a password in the way {name}, as MySQL does also of users that it \
+                 does not have; look at username of dora.mysql, and let the user be IDENTIFIED \
+                 WITH caching_sha2_password"
+            );
+            return DoraError::Refused { place, detail };
+        }
         let Error::Server(said) = error else {
             let detail = match error {
                 Error::Io(error) => error.to_string(),
