@@ -1,12 +1,10 @@
 //! The databases that are backed up: real servers.
 
-use std::fs;
-use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::support::mariadb::{PASSWORD, Server};
-use super::support::{is_root, skip, within};
+use super::support::postgresql::{self, Cluster};
+use super::support::{skip, within};
 use super::{PATIENCE, Watched};
 
 const OFF: &str =
@@ -38,18 +36,12 @@ fn mariadb_is_looked_at_connections_replication_and_its_end() {
         server.sql("SHOW STATUS LIKE 'Threads_connected'").ends_with("10")
     }));
     assert_eq!(watched.check(1).status("connections shop"), "trouble");
-    for mut child in busy {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    busy.into_iter().for_each(end);
     server.sql("SET GLOBAL max_connections = 100");
-    server.sql(
-        "CHANGE MASTER TO master_host = '127.0.0.1', master_port = 1, master_user = 'nobody'; \
-         START SLAVE",
-    );
+    server.follow_port(1);
     let checked = watched.check(1);
     assert_eq!(checked.status("replication shop"), "trouble");
-    server.sql("STOP SLAVE; RESET SLAVE ALL");
+    server.follow_nobody();
     watched.check(0);
 
     server.sql("CREATE USER small@'%' IDENTIFIED BY 'x'");
@@ -72,9 +64,18 @@ fn mariadb_is_looked_at_connections_replication_and_its_end() {
 
 /// A connection that is held.
 fn sleeper(server: &Server) -> Child {
+    sleeper_with(server, "SELECT SLEEP(600)")
+}
+
+fn end(mut sleeper: Child) {
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}
+
+fn sleeper_with(server: &Server, statements: &str) -> Child {
     Command::new("mariadb")
         .args(["--no-defaults", "-u", "bitacora", &format!("-p{PASSWORD}"), "-h", "127.0.0.1"])
-        .args(["-P", &server.port().to_string(), "-e", "SELECT SLEEP(600)"])
+        .args(["-P", &server.port().to_string(), "-e", statements])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -82,104 +83,21 @@ fn sleeper(server: &Server) -> Child {
         .unwrap()
 }
 
-/// A PostgreSQL server of the test's own; it ends when this is dropped.
-struct Postgres {
-    _dir: tempfile::TempDir,
-    port: u16,
-    child: Child,
-}
-
-impl Postgres {
-    fn start() -> Result<Self, String> {
-        let bin = PathBuf::from("/usr/lib/postgresql/15/bin");
-        if !bin.join("initdb").exists() {
-            return Err("PostgreSQL 15 is not here".into());
-        }
-        if !is_root() {
-            return Err("needs root, to run the server as postgres".into());
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let chown = Command::new("chown").arg("postgres").arg(dir.path()).status().unwrap();
-        assert!(chown.success());
-        let as_postgres = |program: PathBuf| {
-            let mut command = Command::new("setpriv");
-            command.args([
-                "--reuid",
-                "postgres",
-                "--regid",
-                "postgres",
-                "--clear-groups",
-                "--pdeathsig",
-                "KILL",
-            ]);
-            command.arg(program).stdin(Stdio::null()).current_dir("/");
-            command
-        };
-        let pwfile = dir.path().join("pw");
-        fs::write(&pwfile, format!("{PASSWORD}\n")).unwrap();
-        let data = dir.path().join("data");
-        let made = as_postgres(bin.join("initdb"))
-            .args(["-A", "scram-sha-256", "-U", "bitacora", "--no-sync", "-D"])
-            .arg(&data)
-            .arg(format!("--pwfile={}", pwfile.display()))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let child = as_postgres(bin.join("postgres"))
-            .args([
-                "-c",
-                "fsync=off",
-                "-c",
-                "max_connections=20",
-                "-c",
-                "listen_addresses=127.0.0.1",
-            ])
-            .args(["-p", &port.to_string(), "-k", "/tmp", "-D"])
-            .arg(&data)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Ok(Self { _dir: dir, port, child })
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let _ = rustix::process::kill_process(
-            rustix::process::Pid::from_child(&self.child),
-            rustix::process::Signal::QUIT,
-        );
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn postgresql_is_looked_at_through_psql_without_a_password_in_sight() {
     const NAME: &str = "postgresql_is_looked_at_through_psql_without_a_password_in_sight";
-    let server = match Postgres::start() {
+    let server = match Cluster::start_with(&["-c", "max_connections=20"]) {
         Ok(server) => server,
         Err(why) => return skip(NAME, &why),
     };
     let watched = Watched::new("");
-    let password = super::file(&watched.site, "password", PASSWORD);
+    let keys = server.keys();
     let alerts = |limit: u32| {
         format!(
-            "{OFF}connections_percent = {limit}\n[[backup.database]]\nname = \"orders\"\n\
-             kind = \"postgresql\"\nhost = \"127.0.0.1\"\nport = {}\nusername = \"bitacora\"\n\
-             password_file = {password}\n",
-            server.port
+            "{OFF}connections_percent = {limit}\n[[backup.database]]\nname = \"orders\"\n{keys}"
         )
     };
     watched.configure(&alerts(80));
-    let ready = || {
-        let output = watched.site.run(&["alerts", "check"]);
-        output.status.code() == Some(0)
-    };
-    assert!(within(PATIENCE, ready), "{}", super::told(&watched.site.run(&["alerts", "check"])));
     let checked = watched.check(0);
     assert_eq!(checked.status("connections orders"), "ok");
     assert_eq!(checked.find("connections orders")["value"], 5.0, "one of 20");
@@ -189,5 +107,87 @@ fn postgresql_is_looked_at_through_psql_without_a_password_in_sight() {
     drop(server);
     let checked = watched.check(1);
     assert_eq!(checked.status("database orders"), "trouble");
-    assert!(!super::told(&checked.output).contains(PASSWORD));
+    assert!(!super::told(&checked.output).contains(postgresql::PASSWORD));
+}
+
+/// Whether a check says that the replica is at least so many seconds behind, and that this is
+/// trouble.
+fn lags(watched: &Watched, name: &str, seconds: f64) -> bool {
+    let output = watched.site.run(&["alerts", "check", "--json"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = answer["checks"].as_array().unwrap();
+    checks.iter().any(|check| {
+        check["name"] == name
+            && check["status"] == "trouble"
+            && check["value"].as_f64().is_some_and(|value| value >= seconds)
+    })
+}
+
+#[test]
+fn a_replica_of_mariadb_that_falls_behind_is_told_in_seconds() {
+    const NAME: &str = "a_replica_of_mariadb_that_falls_behind_is_told_in_seconds";
+    let started = |id: &str| {
+        let log = ["--log-bin=binlog".to_owned(), "--binlog-format=ROW".to_owned()];
+        Server::start_with(&[&log[..], &[format!("--server-id={id}")]].concat())
+    };
+    let (source, replica) = match (started("1"), started("2")) {
+        (Ok(source), Ok(replica)) => (source, replica),
+        (Err(why), _) | (_, Err(why)) => return skip(NAME, &why),
+    };
+    let watched = Watched::new("");
+    watched.configure(&format!(
+        "{OFF}replication_lag = \"3s\"\n[[backup.database]]\nname = \"shop\"\nkind = \"mysql\"\n\
+         host = \"127.0.0.1\"\nport = {}\nusername = \"bitacora\"\npassword_file = {:?}\n",
+        replica.port(),
+        replica.password_file()
+    ));
+    replica.follow(&source);
+    source.sql("CREATE TABLE bitacora.t (a INT)");
+    let follows = || {
+        let output = watched.site.run(&["alerts", "check", "--json"]);
+        output.status.success() && replica.sql("SHOW TABLES IN bitacora LIKE 't'") == "t"
+    };
+    assert!(within(PATIENCE, follows), "{}", super::told(&watched.site.run(&["alerts", "check"])));
+    let checked = watched.check(0);
+    assert_eq!(checked.status("replication shop"), "ok");
+    assert_eq!(checked.find("replication shop")["value"], 0.0);
+
+    // who holds the table on the replica holds up what is applied there
+    let holder = sleeper_with(&replica, "LOCK TABLES bitacora.t READ; SELECT SLEEP(600)");
+    let held = || replica.sql("SHOW PROCESSLIST").contains("SELECT SLEEP(600)");
+    assert!(within(PATIENCE, held));
+    source.sql("INSERT INTO bitacora.t VALUES (1)");
+    assert!(within(PATIENCE, || lags(&watched, "replication shop", 4.0)), "it is never behind");
+    end(holder);
+    assert!(within(PATIENCE, follows), "{}", super::told(&watched.site.run(&["alerts", "check"])));
+}
+
+#[test]
+fn a_replica_of_postgresql_that_falls_behind_is_told_in_seconds() {
+    const NAME: &str = "a_replica_of_postgresql_that_falls_behind_is_told_in_seconds";
+    let (source, replica) = match Cluster::start().and_then(|source| {
+        let replica = source.standby()?;
+        Ok((source, replica))
+    }) {
+        Ok(both) => both,
+        Err(why) => return skip(NAME, &why),
+    };
+    let watched = Watched::new("");
+    watched.configure(&format!(
+        "{OFF}replication_lag = \"3s\"\n[[backup.database]]\nname = \"orders\"\n{}",
+        replica.keys()
+    ));
+    source.sql("postgres", "CREATE TABLE t (a int); INSERT INTO t VALUES (1)");
+    let follows = || {
+        let there = replica.sql("postgres", "SELECT to_regclass('t') IS NOT NULL") == "t";
+        there && watched.site.run(&["alerts", "check"]).status.success()
+    };
+    assert!(within(PATIENCE, follows), "{}", super::told(&watched.site.run(&["alerts", "check"])));
+    assert_eq!(watched.check(0).status("replication orders"), "ok");
+
+    replica.sql("postgres", "SELECT pg_wal_replay_pause()");
+    source.sql("postgres", "INSERT INTO t VALUES (2)");
+    assert!(within(PATIENCE, || lags(&watched, "replication orders", 4.0)), "it is never behind");
+    replica.sql("postgres", "SELECT pg_wal_replay_resume()");
+    assert!(within(PATIENCE, follows), "{}", super::told(&watched.site.run(&["alerts", "check"])));
 }

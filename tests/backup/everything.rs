@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::Backed;
 use crate::support::client::Client;
 use crate::support::ledger::{Ledger, Rotation, Style};
-use crate::support::mariadb::Server;
+use crate::support::mariadb::{Server, numbers};
 use crate::support::postgresql::Cluster;
 use crate::support::site::told;
 use crate::support::{PATIENCE, pause_ms, seed, skip, within};
@@ -17,7 +17,7 @@ const DORA: &str = "
       metadata JSON, created_at DATETIME(3)) CHARACTER SET utf8mb4;
     INSERT INTO dora_metrics (cycle_id, metadata, created_at)
       SELECT CONCAT('it''s (', seq, '); \\\\ \\n ñ 🚢'), JSON_OBJECT('n', seq), NOW(3)
-      FROM seq_1_to_5000;
+      FROM NUMBERS;
     CREATE TABLE dora_incidents (id BIGINT PRIMARY KEY, body BLOB);
     INSERT INTO dora_incidents VALUES (1, 0x0027285c0a3b), (2, NULL);";
 
@@ -37,7 +37,7 @@ fn rows_metrics_and_databases_that_are_destroyed_under_a_writing_daemon_come_bac
         (Ok(server), Ok(cluster)) => (server, cluster),
         (Err(why), _) | (_, Err(why)) => return skip(name, &why),
     };
-    server.sql(&format!("USE bitacora; {DORA}"));
+    server.sql(&format!("USE bitacora; {}", DORA.replace("NUMBERS", &numbers(5000))));
     cluster.sql("postgres", "CREATE DATABASE shop");
     cluster.sql(
         "shop",

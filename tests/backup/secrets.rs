@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Backed;
-use crate::support::mariadb::{self, Server};
+use crate::support::mariadb::{self, Server, numbers};
 use crate::support::postgresql::{self, Cluster};
 use crate::support::site::told;
 use crate::support::{eventually, skip};
@@ -53,10 +53,11 @@ fn no_password_is_in_a_process_an_archive_or_a_message() {
         (Ok(server), Ok(cluster)) => (server, cluster),
         (Err(why), _) | (_, Err(why)) => return skip(name, &why),
     };
-    server.sql(
+    server.sql(&format!(
         "USE bitacora; CREATE TABLE dora_metrics (id INT); \
-         INSERT INTO dora_metrics SELECT seq FROM seq_1_to_2000",
-    );
+         INSERT INTO dora_metrics SELECT seq FROM {}",
+        numbers(2000)
+    ));
     cluster.sql("postgres", "CREATE TABLE t AS SELECT generate_series(1, 3000) AS n");
     let mut backed = Backed::new();
     // a tool that is not there: it says how it was called, and what its file of secrets is

@@ -1,4 +1,5 @@
-//! A real `MariaDB` for tests: Debian's, with its data below `target`.
+//! A real `MariaDB` for tests: Debian's, with its data below `target`. With `BITACORA_TEST_MYSQL`
+//! (a directory made by `scripts/mysql`) the same tests run on `MySQL`.
 
 #![allow(dead_code, reason = "each test program uses its part of this")]
 #![allow(clippy::expect_used, reason = "all of it is tests")]
@@ -38,12 +39,23 @@ impl Server {
     pub fn start_with(options: &[String]) -> Result<Self, String> {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let data = dir.path().join("data");
-        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-        let made = Command::new("mariadb-install-db")
-            .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+        let mut make = match mysql() {
+            Some(mysqld) => {
+                let mut make = Command::new(mysqld);
+                make.arg("--initialize-insecure");
+                make
+            }
+            None => {
+                let mut make = Command::new("mariadb-install-db");
+                make.args(["--no-defaults", "--auth-root-authentication-method=normal"]);
+                make.arg("--skip-test-db");
+                make
+            }
+        };
+        let made = make
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--user={}", user()))
-            .env("PATH", &path)
+            .env("PATH", path())
             // a server that starts removes the temporary tables of others in the same directory
             .env("TMPDIR", dir.path())
             .output()
@@ -52,7 +64,7 @@ impl Server {
         // once: somebody may be reading it later
         fs::write(dir.path().join("password"), format!("{PASSWORD}\n")).expect("a file");
         let port = free_port();
-        let keeper = keeper(dir.path(), port, &path, options);
+        let keeper = keeper(dir.path(), port, options);
         let server = Self { dir, port, _keeper: keeper };
         let answers = within(PATIENCE, || server.try_sql("SELECT 1").is_ok());
         assert!(answers, "no answer: {}", server.log());
@@ -98,6 +110,39 @@ impl Server {
         self.try_sql(statements).expect("the server takes it")
     }
 
+    /// Follows this server as its replica, from now on.
+    pub fn follow(&self, source: &Self) {
+        source.sql(match mysql() {
+            Some(_) => "RESET BINARY LOGS AND GTIDS",
+            None => "RESET MASTER",
+        });
+        self.follow_port(source.port);
+    }
+
+    /// As [`Self::follow`], whatever is at this port.
+    pub fn follow_port(&self, port: u16) {
+        self.sql(&match mysql() {
+            Some(_) => format!(
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, \
+                 SOURCE_USER = 'bitacora', SOURCE_PASSWORD = '{PASSWORD}', SOURCE_SSL = 1, \
+                 SOURCE_CONNECT_RETRY = 1; START REPLICA"
+            ),
+            None => format!(
+                "CHANGE MASTER TO master_host = '127.0.0.1', master_port = {port}, \
+                 master_user = 'bitacora', master_password = '{PASSWORD}', \
+                 master_connect_retry = 1; START SLAVE"
+            ),
+        });
+    }
+
+    /// Ends what [`Self::follow`] began.
+    pub fn follow_nobody(&self) {
+        self.sql(match mysql() {
+            Some(_) => "STOP REPLICA; RESET REPLICA ALL",
+            None => "STOP SLAVE; RESET SLAVE ALL",
+        });
+    }
+
     fn try_sql(&self, statements: &str) -> Result<String, String> {
         let output = Command::new("mariadb")
             .args(["--no-defaults", "-u", "root", "-N", "-B", "-e", statements])
@@ -121,10 +166,36 @@ fn user() -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-fn keeper(dir: &Path, port: u16, path: &str, options: &[String]) -> Keeper {
+/// What a SELECT reads numbers from 1 to this one from, as `seq`.
+pub fn numbers(last: u32) -> String {
+    match mysql() {
+        Some(_) => format!(
+            "(WITH RECURSIVE n AS (SELECT 1 AS seq UNION ALL SELECT seq + 1 FROM n \
+             WHERE seq < {last}) SELECT seq FROM n) AS numbers"
+        ),
+        None => format!("seq_1_to_{last}"),
+    }
+}
+
+/// The program that `scripts/mysql` has made, if the tests are to run on it.
+pub fn mysql() -> Option<PathBuf> {
+    std::env::var_os("BITACORA_TEST_MYSQL").map(|dir| PathBuf::from(dir).join("mysqld"))
+}
+
+fn path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+fn keeper(dir: &Path, port: u16, options: &[String]) -> Keeper {
     Keeper::start("KILL", &dir.join("log"), |command| {
+        match mysql() {
+            Some(mysqld) => command
+                .arg(mysqld)
+                .args(["--cte-max-recursion-depth=1000000", "--explain-format=TRADITIONAL"]),
+            None => command.args(["mariadbd", "--no-defaults"]),
+        };
         command
-            .args(["mariadbd", "--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .args(["--bind-address=127.0.0.1", "--skip-name-resolve"])
             .args(["--innodb-buffer-pool-size=128M", "--innodb-flush-log-at-trx-commit=1"])
             .arg(format!("--user={}", user()))
             .arg(format!("--datadir={}", dir.join("data").display()))
@@ -132,7 +203,7 @@ fn keeper(dir: &Path, port: u16, path: &str, options: &[String]) -> Keeper {
             .arg(format!("--pid-file={}", dir.join("pid").display()))
             .arg(format!("--port={port}"))
             .args(options)
-            .env("PATH", path)
+            .env("PATH", path())
             .env("TMPDIR", dir);
     })
 }

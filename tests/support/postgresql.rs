@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use super::server::{Keeper, free_port};
 use super::{PATIENCE, within};
@@ -28,12 +28,54 @@ impl Cluster {
     ///
     /// Why this machine cannot run one.
     pub fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with further arguments of the server.
+    ///
+    /// # Errors
+    ///
+    /// Why this machine cannot run one.
+    pub fn start_with(arguments: &[&str]) -> Result<Self, String> {
+        Self::made(arguments, |dir, run| {
+            run("initdb")
+                .args(["--username=bitacora", "--auth=scram-sha-256", "--encoding=UTF8", "-N"])
+                .arg(format!("--pwfile={}", dir.join("password").display()))
+                .arg("-D")
+                .arg(dir.join("data"))
+                .output()
+                .expect("initdb")
+        })
+    }
+
+    /// A replica of this cluster, which follows it.
+    ///
+    /// # Errors
+    ///
+    /// Why this machine cannot run one.
+    pub fn standby(&self) -> Result<Self, String> {
+        let port = self.port;
+        Self::made(&[], |dir, run| {
+            run("pg_basebackup")
+                .args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "-d"])
+                .arg(format!("host=127.0.0.1 port={port} user=bitacora password={PASSWORD}"))
+                .arg("-D")
+                .arg(dir.join("data"))
+                .output()
+                .expect("pg_basebackup")
+        })
+    }
+
+    /// `make` fills the directory `data`, by programs that run as the server's user.
+    fn made(
+        arguments: &[&str],
+        make: impl FnOnce(&Path, &dyn Fn(&str) -> Command) -> Output,
+    ) -> Result<Self, String> {
         let bin = glob::glob("/usr/lib/postgresql/*/bin/postgres").expect("a pattern");
         let bin = bin.flatten().last().ok_or("no PostgreSQL (package postgresql)")?;
         let bin = bin.parent().expect("a directory").to_owned();
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-        let (data, password) = (dir.path().join("data"), dir.path().join("password"));
-        fs::write(&password, PASSWORD).expect("a file");
+        fs::write(dir.path().join("password"), PASSWORD).expect("a file");
         let pass = dir.path().join("pgpass");
         fs::write(&pass, format!("*:*:*:*:{PASSWORD}\n")).expect("a file");
         fs::set_permissions(&pass, fs::Permissions::from_mode(0o600)).expect("a mode");
@@ -49,17 +91,19 @@ impl Cluster {
         };
         std::os::unix::fs::chown(&pass, Some(rustix::process::geteuid().as_raw()), None)
             .expect("our own file");
-        let made = Command::new(through[0])
-            .args(&through[1..])
-            .arg(bin.join("initdb"))
-            .args(["--username=bitacora", "--auth=scram-sha-256", "--encoding=UTF8", "-N", "-D"])
-            .arg(&data)
-            .arg(format!("--pwfile={}", password.display()))
-            .output()
-            .expect("initdb");
+        let made = make(dir.path(), &|program| {
+            let mut command = Command::new(through[0]);
+            command.args(&through[1..]).arg(bin.join(program)).stdin(Stdio::null());
+            command.current_dir("/");
+            command
+        });
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = free_port();
-        let keeper = keeper(&through, &bin, dir.path(), port);
+        let keeper = Keeper::start("INT", &dir.path().join("log"), |command| {
+            command.args(&through).arg(bin.join("postgres")).arg("-D").arg(dir.path().join("data"));
+            command.args(["-h", "127.0.0.1", "-k", "", "-F", "-p", &port.to_string()]);
+            command.args(arguments);
+        });
         let cluster = Self { dir, port, _keeper: keeper };
         let ready = || cluster.try_sql("postgres", "SELECT 1").is_ok();
         assert!(within(PATIENCE, ready), "no answer: {}", cluster.log());
@@ -104,18 +148,4 @@ impl Cluster {
     fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
-}
-
-fn keeper(through: &[&str], bin: &Path, dir: &Path, port: u16) -> Keeper {
-    Keeper::start("INT", &dir.join("log"), |command| {
-        command.args(through).arg(bin.join("postgres")).arg("-D").arg(dir.join("data")).args([
-            "-h",
-            "127.0.0.1",
-            "-k",
-            "",
-            "-F",
-            "-p",
-            &port.to_string(),
-        ]);
-    })
 }
