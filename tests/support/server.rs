@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A shell that ends the server by a signal when it is dropped, or when this process has gone: its
 /// input is closed then.
@@ -30,8 +31,17 @@ impl Drop for Keeper {
     }
 }
 
-/// A port of 127.0.0.1 that nobody uses at present.
+/// A port of 127.0.0.1 that nobody uses at present. It is none of those that the system gives to
+/// connections that go out: one of them might take it before the server does.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    const FIRST: u32 = 16_000;
+    const PORTS: u32 = 16_000;
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // test programs that run side by side begin far from each other
+    let begin = std::process::id().wrapping_mul(1_009);
+    (0..PORTS)
+        .map(|_| begin.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed)) % PORTS + FIRST)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port")
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -75,10 +75,8 @@ impl Site {
 
     /// With `/metrics` and its neighbours on a free port.
     pub fn with_http() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let http = listener.local_addr().unwrap().to_string();
         let mut site = Self::new();
-        site.http = http;
+        site.http = format!("127.0.0.1:{}", super::server::free_port());
         site
     }
 
