@@ -95,6 +95,8 @@ fn json(report: &Report, repaired: Option<u64>) -> serde_json::Value {
         "receipts": report.receipts,
         "expired_rows": report.expired_rows(),
         "expired": report.expired,
+        "ended_origins": report.ended,
+        "ended_rows_left": report.ended_rows_left,
         "repaired_rows": repaired,
     })
 }
@@ -134,6 +136,10 @@ fn show(
     let expired = report.expired_rows();
     if expired > 0 {
         writeln!(output, "{expired} rows have expired{}", ended(&report.expired))?;
+    }
+    if !report.ended.is_empty() {
+        let (origins, left) = (report.ended.len(), report.ended_rows_left);
+        writeln!(output, "{origins} origins have ended, {left} rows of theirs still stand")?;
     }
     match repaired {
         Some(rows) if args.dry_run => writeln!(output, "{rows} rows would be read again"),

@@ -3,20 +3,28 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::exit::{self, Refusal};
 use super::store::runtime;
 use crate::config::{Config, Machine};
-use crate::daemon::wall_ms;
+use crate::daemon::{control, wall_ms};
 use crate::durable::LockError;
-use crate::maintain::retention::{self, Item, Kind, Report, Request, State, TableTtl};
+use crate::maintain::retention::{self, Item, Kind, Origins, Report, Request, State, TableTtl};
 use crate::stores::expired::date_of;
+
+/// How long the daemon may take to answer.
+const DAEMON_WAIT: Duration = Duration::from_secs(5);
 
 const AFTER_HELP: &str = "\
 [retention] says how long rows live; DORA metrics live for ever. In SQLite whole day files go, and
 the rows of a source that lives shorter than others of its day are deleted from their files, which
 keep their size. In Cassandra the tables' times to live are set, which holds for rows that are
 written from then on, and partitions that are older than a policy that got shorter are deleted.
+
+An origin (one generation of a log file) all of whose rows have ended goes too, once its file and
+all copies of it are gone: by it the daemon knows a file that it has read. --gone-host HOST does the
+same for a host that will never come back, without a look at its files.
 
 It works beside the running daemon and without it. `bitacora audit` tells what has expired from
 what is lost.
@@ -38,7 +46,7 @@ pub struct Args {
 }
 
 /// What to do with what has ended.
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, clap::Subcommand)]
 pub enum Action {
     /// Show each policy and what would go
     Plan {
@@ -48,6 +56,9 @@ pub enum Action {
         /// Say what is withheld because no verified backup holds it
         #[arg(long)]
         require_backup: bool,
+        /// Count the origins of this host in, which is gone for ever
+        #[arg(long, value_name = "HOST")]
+        gone_host: Option<String>,
     },
     /// Let it go
     Apply {
@@ -60,6 +71,9 @@ pub enum Action {
         /// Let only that go which a verified backup holds
         #[arg(long)]
         require_backup: bool,
+        /// End the origins of this host too, which is gone for ever with its files
+        #[arg(long, value_name = "HOST")]
+        gone_host: Option<String>,
     },
 }
 
@@ -70,13 +84,21 @@ pub enum Action {
 /// The configuration is wrong, the store cannot be read, or another run is at work.
 pub fn run(args: &Args, path: &Path, mut output: impl Write) -> anyhow::Result<ExitCode> {
     let config = Config::load(path, &Machine::here())?;
-    let (apply, json, require_backup) = match args.action {
-        Action::Plan { json, require_backup } => (false, json, require_backup),
-        Action::Apply { dry_run, json, require_backup } => (!dry_run, json, require_backup),
+    let (apply, json, require_backup, gone_host) = match args.action.clone() {
+        Action::Plan { json, require_backup, gone_host } => {
+            (false, json, require_backup, gone_host)
+        }
+        Action::Apply { dry_run, json, require_backup, gone_host } => {
+            (!dry_run, json, require_backup, gone_host)
+        }
     };
     let _lock = if apply { Some(lock(&config)?) } else { None };
-    let request = Request { apply, require_backup, now_ms: wall_ms() };
+    let request = Request { apply, require_backup, gone_host, now_ms: wall_ms() };
     let report = runtime()?.block_on(retention::run(&config, request))?;
+    if report.origins.state == Some(State::Done) {
+        // a daemon that is not there, or not ours to ask, forgets them when it starts
+        let _ = control::ask(&config.daemon.control, control::Request::Forget, DAEMON_WAIT);
+    }
     if json {
         writeln!(output, "{}", serde_json::to_string(&report)?)?;
     } else {
@@ -110,6 +132,7 @@ fn show(report: &Report, output: &mut impl Write) -> std::io::Result<()> {
     for item in &report.items {
         show_item(item, output)?;
     }
+    show_origins(&report.origins, output)?;
     let tidied = report.tidied;
     if tidied.spans > 0 {
         let verb = if report.applied { "became" } else { "would become" };
@@ -130,6 +153,36 @@ fn show(report: &Report, output: &mut impl Write) -> std::io::Result<()> {
         0 => writeln!(output),
         kept => writeln!(output, "; {kept} withheld"),
     }
+}
+
+fn show_origins(origins: &Origins, output: &mut impl Write) -> std::io::Result<()> {
+    let Origins { ended, spans, rows, kept, of_others, withheld, state } = origins;
+    let (word, why) = match state {
+        Some(State::Done) => ("gone", None),
+        Some(State::Failed(why)) => ("FAILED", Some(why)),
+        Some(State::Planned | State::Withheld(_)) | None => ("would go", None),
+    };
+    if *ended > 0 {
+        write!(
+            output,
+            "{word:<9} {ended} origins whose rows have ended and whose files are gone: {spans} \
+             spans of {rows} rows"
+        )?;
+        match why {
+            Some(why) => writeln!(output, ": {why}")?,
+            None => writeln!(output)?,
+        }
+    }
+    for (count, why) in [
+        (*kept, "their files, or copies of them, are there or cannot be looked for"),
+        (*of_others, "they are of other machines"),
+        (*withheld, "no verified backup holds them"),
+    ] {
+        if count > 0 {
+            writeln!(output, "stay      {count} origins without rows: {why}")?;
+        }
+    }
+    Ok(())
 }
 
 fn show_table(table: &TableTtl, output: &mut impl Write) -> std::io::Result<()> {

@@ -32,6 +32,8 @@ pub enum Request {
     Status,
     /// Read the configuration again.
     Reload,
+    /// Retention has ended origins: forget them.
+    Forget,
     /// The socket's records as they come, until the asker has gone.
     Tap,
 }

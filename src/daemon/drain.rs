@@ -72,6 +72,7 @@ impl Shift {
                             self.draining.drain.committed(origin, end);
                         }
                     }
+                    Command::Forget(ended) => self.draining.drain.forget_origins(&ended),
                     Command::Stop => return,
                     Command::CutBack(..) | Command::Reload(_) => {}
                 }

@@ -20,6 +20,8 @@ pub enum Command {
     },
     /// A file that was cut back goes on at an offset.
     CutBack(OriginId, u64),
+    /// Retention has ended these origins.
+    Forget(Vec<OriginId>),
     /// The sources are these.
     Reload(Vec<FileSource>),
     /// No more is read.

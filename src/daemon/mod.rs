@@ -299,6 +299,19 @@ impl Daemon {
         match request {
             Request::Status => serde_json::to_string(&self.health.status())
                 .unwrap_or_else(|error| error_line(&error.to_string())),
+            Request::Forget => {
+                let (store, state) = (Arc::clone(&self.store), Arc::clone(&self.state));
+                let tail = Arc::clone(&self.tail);
+                tokio::spawn(async move {
+                    match recovery::ended(&*store, &state).await {
+                        Ok(ended) => tail.tell(Command::Forget(ended)),
+                        Err(error) => {
+                            tracing::warn!(%error, "ended origins are forgotten at the next start");
+                        }
+                    }
+                });
+                serde_json::json!({ "forgetting": true }).to_string()
+            }
             Request::Tap => error_line("a tap is no question"),
             Request::Reload => match self.take_over(waits) {
                 Ok(notes) => serde_json::json!({ "reloaded": true, "notes": notes }).to_string(),

@@ -1,6 +1,7 @@
 //! Before reading begins: the store's tables are there, and it has said how far each origin is
 //! stored.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::task::block_in_place;
@@ -10,7 +11,7 @@ use super::announce::{FIRST_WAIT, MAX_WAIT};
 use super::clock::wall_ms;
 use super::health::Health;
 use crate::backoff::Backoff;
-use crate::ledger::Span;
+use crate::ledger::{OriginId, Span};
 use crate::state::{Stamps, State, StateError};
 use crate::stores::{Store, StoreError};
 
@@ -110,6 +111,11 @@ pub async fn recover(
     if block_in_place(|| state.meta::<bool>(FILLED))? != Some(true) {
         fill(store, state, stamps, now_ms).await?;
     }
+    let ended = ended(store, state).await?;
+    if !ended.is_empty() {
+        block_in_place(|| state.forget(&ended))?;
+        tracing::info!(origins = ended.len(), "forgot origins that retention has ended");
+    }
     let ids = block_in_place(|| state.origin_ids())?;
     for ids in ids.chunks(ORIGINS_AT_ONCE) {
         let mut spans: Vec<Span> = store.last_spans(ids).await?;
@@ -123,6 +129,25 @@ pub async fn recover(
         block_in_place(|| state.set_positions(&positions))?;
     }
     Ok(())
+}
+
+/// The origins of this state that retention has ended: their tombstones are there, and nothing else
+/// is in the store of them. An origin that went on after all has spans again.
+///
+/// # Errors
+///
+/// The store or the state cannot be used for now.
+pub async fn ended(store: &dyn Store, state: &State) -> Result<Vec<OriginId>, RecoveryError> {
+    let tombstones: BTreeSet<OriginId> = store.ended(state.machine()).await?.into_iter().collect();
+    let mut ended = block_in_place(|| state.origin_ids())?;
+    ended.retain(|id| tombstones.contains(id));
+    let mut gone = Vec::new();
+    for ids in ended.chunks(ORIGINS_AT_ONCE) {
+        let spans = store.last_spans(ids).await?;
+        let live: BTreeSet<OriginId> = spans.iter().map(|span| span.origin).collect();
+        gone.extend(ids.iter().filter(|id| !live.contains(id)));
+    }
+    Ok(gone)
 }
 
 /// A state that is new, or was set aside, learns from the store what this machine has read.

@@ -108,6 +108,7 @@ impl Shift {
                     self.tailing.tailer.committed(&ends, saved);
                 }
                 Command::CutBack(origin, at) => self.tailing.tailer.cut_back(origin, at),
+                Command::Forget(ended) => self.tailing.tailer.forget_origins(&ended),
                 Command::Reload(sources) => {
                     if let Err(error) = self.tailing.tailer.reload(&sources) {
                         tracing::error!("{error}; the sources are as they were");

@@ -25,7 +25,7 @@ use crate::durable::{DirLock, LockError, create_dir, lock_dir};
 
 mod db;
 pub(crate) mod outbox;
-mod positions;
+pub(crate) mod positions;
 pub(crate) mod rows;
 mod stamps;
 

@@ -82,6 +82,15 @@ impl State {
         })
     }
 
+    /// Forgets origins that retention has ended.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was written.
+    pub fn forget(&self, origins: &[OriginId]) -> Result<(), StateError> {
+        self.write(|tx| origins.iter().try_for_each(|origin| forget_origin(tx, *origin)))
+    }
+
     /// Fills this state with what the store knows of this machine's origins. Origins that are
     /// known already are kept as they are. Answers how many were new.
     ///
@@ -99,6 +108,18 @@ impl State {
             Ok(new)
         })
     }
+}
+
+/// Removes all that is known of an origin; what the outbox has of it stays.
+pub(crate) fn forget_origin(tx: &Transaction<'_>, origin: OriginId) -> rusqlite::Result<()> {
+    for sql in [
+        "DELETE FROM sums WHERE origin = ?1",
+        "DELETE FROM contexts WHERE origin = ?1",
+        "DELETE FROM origins WHERE id = ?1",
+    ] {
+        tx.prepare_cached(sql)?.execute([origin])?;
+    }
+    Ok(())
 }
 
 fn put_sum(db: &Connection, span: &Span) -> rusqlite::Result<()> {

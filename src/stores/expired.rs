@@ -2,11 +2,12 @@
 //! `audit` tells what has expired from what is lost.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
 use crate::key::{DAY_MS, Table, day_of};
-use crate::ledger::Span;
+use crate::ledger::{OriginId, Span};
 
 /// "The rows of this day were ended by this policy at this time."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +21,32 @@ pub struct Tombstone {
     pub policy: String,
     /// When, in milliseconds.
     pub dropped_ms: i64,
+}
+
+/// So long the tombstone of an origin stands: rows of it that were to live longer than anyone
+/// thought are told by it.
+pub const ENDED_KEPT_MS: i64 = 365 * DAY_MS;
+
+/// "All rows of this origin have ended and its file is gone, so that its record, contexts and spans
+/// were let go." Stands for every byte of it up to the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndedOrigin {
+    /// Which.
+    pub origin: OriginId,
+    /// Whose machine's.
+    pub machine: String,
+    /// Its host.
+    pub host: String,
+    /// Where its file was first seen.
+    pub path: PathBuf,
+    /// End of its last span; its first offset, where it had none.
+    pub end_bytes: u64,
+    /// Rows that its spans counted, those included that had expired before.
+    pub rows: u64,
+    /// The policy of its last rows, in words.
+    pub policy: String,
+    /// When, in milliseconds.
+    pub ended_ms: i64,
 }
 
 /// A day as `YYYY-MM-DD`.

@@ -153,6 +153,12 @@ pub trait Store: Send + Sync {
     /// The last span of each of these origins, where there is one. Recovery asks this.
     fn last_spans<'a>(&'a self, origins: &'a [OriginId]) -> Answer<'a, Vec<Span>>;
 
+    /// The origins of a machine that retention has ended: see [`expired::EndedOrigin`].
+    fn ended<'a>(&'a self, machine: &'a str) -> Answer<'a, Vec<OriginId>> {
+        let _ = machine;
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// The texts of the rows with these keys, where there are any: to find where a file that was
     /// cut back goes on.
     fn texts<'a>(
@@ -336,6 +342,11 @@ pub trait LogReader: Send + Sync {
 
     /// What retention has ended that has no time to live of its own.
     fn tombstones(&self) -> Answer<'_, Vec<expired::Tombstone>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// The origins of all machines that retention has ended, for as long as that is kept.
+    fn ended_origins(&self) -> Answer<'_, Vec<expired::EndedOrigin>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

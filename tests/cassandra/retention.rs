@@ -160,7 +160,7 @@ fn partitions_of_a_policy_that_got_shorter_go_and_the_audit_calls_them_expired()
         fill(&store).await;
         let run = async |apply, days| {
             let now_ms = DAY_START + days * DAY_MS;
-            let request = Request { apply, require_backup: false, now_ms };
+            let request = Request { apply, now_ms, ..Request::default() };
             let report = retention::run(&config, request).await.unwrap();
             assert!(report.clean(), "{report:?}");
             report
@@ -250,7 +250,7 @@ fn results_of_health_checks_come_back_and_are_dropped_by_the_day() {
         let path = write_config(dir.path(), &cassandra, "health_checks = \"7d\"");
         let config = Config::load(&path, &Machine::here()).unwrap();
         let now_ms = DAY_START + 8 * DAY_MS;
-        let request = Request { apply: true, require_backup: false, now_ms };
+        let request = Request { apply: true, now_ms, ..Request::default() };
         let report = retention::run(&config, request).await.unwrap();
         let item = report.items.first().unwrap();
         assert_eq!((item.rows, item.oldest_ms), (3, Some(DAY_START)));

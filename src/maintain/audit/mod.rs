@@ -5,6 +5,7 @@
 mod deep;
 mod tiling;
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ pub use deep::{Wanted, repair, verify};
 pub use tiling::{Expected, check_origin, key_hash};
 
 use crate::ledger::{LossReceipt, OriginId, StoredOrigin};
-use crate::stores::expired::Tombstone;
+use crate::stores::expired::{EndedOrigin, Tombstone};
 use crate::stores::{LogReader, StoreError};
 
 /// What is wrong with one origin.
@@ -141,6 +142,10 @@ pub struct Report {
     pub dead_letters: u64,
     /// What retention has ended, by which policy and when.
     pub expired: Vec<Tombstone>,
+    /// Origins that retention has ended: nothing but this is known of them.
+    pub ended: Vec<EndedOrigin>,
+    /// Rows of those that still stand, and go by themselves.
+    pub ended_rows_left: u64,
 }
 
 impl Report {
@@ -150,10 +155,13 @@ impl Report {
         self.stray_rows == 0 && self.origins.iter().all(|origin| origin.faults.is_empty())
     }
 
-    /// Rows that have expired, of all origins.
+    /// Rows that have expired, of all origins, those included that have ended.
     #[must_use]
     pub fn expired_rows(&self) -> u64 {
-        self.origins.iter().map(|origin| origin.expired_rows).sum()
+        let known: HashSet<OriginId> = self.origins.iter().map(|origin| origin.origin).collect();
+        let ended = self.ended.iter().filter(|ended| !known.contains(&ended.origin));
+        let live: u64 = self.origins.iter().map(|origin| origin.expired_rows).sum();
+        live + ended.map(|ended| ended.rows).sum::<u64>()
     }
 
     /// Sums over all origins: bytes, lines, rows.
@@ -187,20 +195,35 @@ pub async fn audit(reader: &dyn LogReader, now_ms: i64) -> Result<Audited, Store
     });
     let letters = reader.dead_letters().await?;
     let tombstones = reader.tombstones().await?;
+    let ended = reader.ended_origins().await?;
+    let ended_at: HashMap<OriginId, u64> =
+        ended.iter().map(|ended| (ended.origin, ended.end_bytes)).collect();
     let mut expected = Expected::new(&origins, &letters, tombstones.iter().collect(), now_ms);
-    let mut stray_rows = 0;
+    let (mut stray_rows, mut ended_rows_left) = (0, 0);
     reader
         .visit_keys(&mut |_, key| {
             if !expected.row(key) {
-                stray_rows += 1;
+                let ended = ended_at.contains_key(&key.origin);
+                ended_rows_left += u64::from(ended);
+                stray_rows += u64::from(!ended);
             }
             true
         })
         .await?;
-    let audits = origins.iter().map(|origin| check_origin(origin, &expected)).collect();
+    let audits = origins
+        .iter()
+        .map(|origin| check_origin(origin, ended_at.get(&origin.record.id).copied(), &expected))
+        .collect();
     let receipts = reader.receipts().await?;
     let dead_letters = letters.len() as u64;
-    let report =
-        Report { origins: audits, stray_rows, receipts, dead_letters, expired: tombstones };
+    let report = Report {
+        origins: audits,
+        stray_rows,
+        receipts,
+        dead_letters,
+        expired: tombstones,
+        ended,
+        ended_rows_left,
+    };
     Ok(Audited { report, origins, expected })
 }

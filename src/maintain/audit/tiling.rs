@@ -154,13 +154,17 @@ fn counted(span: &Span, ended: &Expired, now_ms: i64) -> Counted {
     }
 }
 
-/// Checks one origin after all rows were counted.
+/// Checks one origin after all rows were counted. One that retention has `ended` up to an offset,
+/// and that went on after all, has its spans from there on.
 #[must_use]
-pub fn check_origin(origin: &StoredOrigin, expected: &Expected) -> OriginAudit {
+pub fn check_origin(origin: &StoredOrigin, ended: Option<u64>, expected: &Expected) -> OriginAudit {
     let mut spans: Vec<&Span> = origin.spans.iter().collect();
     spans.sort_by_key(|span| span.start_bytes);
     let mut faults = Vec::new();
     let mut at = origin.record.first_offset;
+    if let (Some(ended), Some(first)) = (ended, spans.first()) {
+        at = at.max(first.start_bytes.min(ended));
+    }
     for span in &spans {
         if span.start_bytes > at {
             faults.push(Fault::Gap { start_bytes: at, end_bytes: span.start_bytes });

@@ -3,14 +3,17 @@
 //! ```text
 //! SQLite     whole day files; rows of one table and source that others outlive
 //! Cassandra  the tables' times to live; partitions older than a policy that got shorter
-//! both       results of health checks; spans whose rows have ended become one
+//! both       results of health checks; origins whose rows have ended and whose files are gone;
+//!            spans whose rows have ended become one
 //! ```
 //!
 //! What goes leaves a tombstone, so that `audit` tells what has expired from what is lost. A
 //! failure of one item is told and stops no other.
 
 mod cassandra;
+mod origins;
 mod policy;
+mod present;
 mod sqlite;
 mod tidy;
 mod verified;
@@ -20,6 +23,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
+pub use origins::Origins;
 pub use policy::Policy;
 
 use crate::config::{Config, StoreKind};
@@ -29,12 +33,14 @@ use crate::stores::{StoreError, open};
 use verified::Verified;
 
 /// What is asked of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Request {
     /// Let it go; else only say what would go.
     pub apply: bool,
     /// Only what a verified backup holds.
     pub require_backup: bool,
+    /// A host that is gone for ever: its origins end without a look at its files.
+    pub gone_host: Option<String>,
     /// Wall clock in milliseconds.
     pub now_ms: i64,
 }
@@ -137,6 +143,8 @@ pub struct Report {
     pub items: Vec<Item>,
     /// Times to live of tables.
     pub tables: Vec<TableTtl>,
+    /// Origins that have come to their end.
+    pub origins: Origins,
     /// Spans that become fewer.
     pub tidied: Tidied,
     /// What a person should know.
@@ -151,6 +159,7 @@ impl Report {
     pub fn clean(&self) -> bool {
         let failed = |state: &State| matches!(state, State::Failed(_));
         self.failures.is_empty()
+            && !self.origins.state.as_ref().is_some_and(failed)
             && !self.items.iter().any(|item| failed(&item.state))
             && !self.tables.iter().any(|table| table.state.as_ref().is_some_and(failed))
     }
@@ -228,6 +237,7 @@ pub async fn run(config: &Config, request: Request) -> Result<Report, StoreError
         policies: policy::all(config),
         items: Vec::new(),
         tables: Vec::new(),
+        origins: Origins::default(),
         tidied: Tidied::default(),
         notes: Vec::new(),
         failures: Vec::new(),

@@ -1,12 +1,12 @@
 //! The ledger of what has ended: a span stays for every byte, but many that have nothing left
-//! become one. An origin's record, its contexts and its last span always stay: by them the daemon
-//! knows a file that it has read.
+//! become one, and an origin goes whole when its file is gone too.
 
-use super::{Run, StoreError};
+use super::{Item, Run, State, StoreError};
 use crate::config::StoreKind;
 use crate::stores::cassandra::CassandraStore;
+use crate::stores::expired::{Expired, Tombstone};
 use crate::stores::merge::{self, Merged};
-use crate::stores::{expired::Expired, open, sqlite::expire};
+use crate::stores::{open, sqlite::expire};
 
 /// Spans that were written so lately may still be written again.
 const SETTLED_MS: i64 = 3_600_000;
@@ -15,9 +15,9 @@ const AT_ONCE: usize = 200;
 
 impl Run<'_> {
     pub(super) async fn tidy(&mut self) {
-        let merged = match self.runs().await {
+        let merged = match self.origins_and_runs().await {
             Ok(merged) => merged,
-            Err(error) => return self.fail("spans", &error),
+            Err(error) => return self.fail("the ledger", &error),
         };
         self.report.tidied.spans = merged.iter().map(|run| run.spans).sum();
         self.report.tidied.become_spans = merged.len() as u64;
@@ -29,13 +29,17 @@ impl Run<'_> {
         }
     }
 
-    async fn runs(&self) -> Result<Vec<Merged>, StoreError> {
+    async fn origins_and_runs(&mut self) -> Result<Vec<Merged>, StoreError> {
         let reader = open::reader(&self.config.store)?;
-        let expired: Expired = reader.tombstones().await?.iter().collect();
+        let mut tombstones = reader.tombstones().await?;
         let now_ms = self.request.now_ms;
+        tombstones.extend(self.report.items.iter().filter_map(|item| planned(item, now_ms)));
+        let expired: Expired = tombstones.iter().collect();
         let origins = reader.origins(None).await?;
+        let gone = Box::pin(self.origins(&*reader, &origins, &expired)).await?;
         let runs = origins
             .iter()
+            .filter(|origin| !gone.contains(&origin.record.id))
             .flat_map(|origin| merge::runs(origin, &expired, now_ms, now_ms - SETTLED_MS));
         Ok(runs.collect())
     }
@@ -52,4 +56,11 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// The tombstone that would be there if this were applied.
+fn planned(item: &Item, dropped_ms: i64) -> Option<Tombstone> {
+    let part = item.table.zip(item.source.clone());
+    let day = item.day.filter(|_| item.state == State::Planned)?;
+    Some(Tombstone { day, part, policy: String::new(), dropped_ms })
 }

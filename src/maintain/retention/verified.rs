@@ -13,6 +13,8 @@ const LOGS: &str = "logs";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
     days: BTreeMap<String, i64>,
+    /// Up to which moment one holds the ledger: origins and spans.
+    ledger_ms: Option<i64>,
     /// Why archives are of no help, in words.
     pub useless: Vec<String>,
 }
@@ -35,13 +37,22 @@ impl Verified {
                 verified.useless.push(format!("{} is not verified", archive.name));
                 continue;
             };
-            let logs = note.parts.into_iter().filter(|part| part.name == LOGS);
-            for day in logs.flat_map(|part| part.days) {
+            let logs: Vec<_> = note.parts.into_iter().filter(|part| part.name == LOGS).collect();
+            if !logs.is_empty() {
+                verified.ledger_ms = verified.ledger_ms.max(Some(note.created_ms));
+            }
+            for day in logs.into_iter().flat_map(|part| part.days) {
                 let known = verified.days.entry(day).or_insert(note.created_ms);
                 *known = (*known).max(note.created_ms);
             }
         }
         verified
+    }
+
+    /// Whether one holds what was written of an origin up to `written_ms`.
+    #[must_use]
+    pub fn holds_ledger(&self, written_ms: i64) -> bool {
+        self.ledger_ms.is_some_and(|up_to_ms| written_ms <= up_to_ms)
     }
 
     /// Why the rows of a day may not go, where nothing is newer than `written_ms`; `None` if a
@@ -87,6 +98,7 @@ mod tests {
         assert_eq!(verified.withholds(20_779, 500), None);
         let later = verified.withholds(20_779, 501).unwrap();
         assert!(later.contains("after the last verified backup began"), "{later}");
+        assert!(verified.holds_ledger(500) && !verified.holds_ledger(501));
         let other = verified.withholds(20_778, 0).unwrap();
         assert!(other.contains("no verified backup holds 2026-11-21"), "{other}");
     }
@@ -97,7 +109,7 @@ mod tests {
         archive(dir.path(), 4);
         let verified = Verified::read(dir.path());
         assert_eq!(verified.useless, [format!("{ARCHIVE} is not verified")]);
-        assert!(verified.withholds(20_779, 0).is_some());
+        assert!(verified.withholds(20_779, 0).is_some() && !verified.holds_ledger(0));
         fs::remove_file(dir.path().join(ARCHIVE)).unwrap();
         assert!(Verified::read(dir.path()).withholds(20_779, 0).is_some(), "its archive is gone");
         assert!(Verified::read(&dir.path().join("missing")).withholds(20_779, 0).is_some());

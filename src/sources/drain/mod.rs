@@ -162,6 +162,12 @@ impl Drain {
         }
     }
 
+    /// Forgets origins that retention has ended.
+    pub fn forget_origins(&mut self, ended: &[OriginId]) {
+        let lanes = &self.lanes;
+        self.known.retain(|id, _| lanes.contains_key(id) || !ended.contains(id));
+    }
+
     fn of(&mut self, origin: OriginId) -> Option<&mut Drained> {
         let (number, lane) = self.lanes.get(&origin)?;
         self.segments.get_mut(number)?.lanes.get_mut(lane)

@@ -29,6 +29,7 @@ mod context;
 pub mod discover;
 pub mod examine;
 mod follow;
+mod forget;
 pub mod identity;
 mod list;
 pub mod marker;

@@ -123,6 +123,11 @@ pub enum Change {
         /// Whether it is; an origin resumes when its source returns.
         retired: bool,
     },
+    /// Retention has ended it, and its file is gone: nothing of it is kept.
+    Forgotten {
+        /// Which.
+        origin: OriginId,
+    },
     /// Bytes of it are lost: a receipt for the store.
     Lost(Box<LossReceipt>),
 }
@@ -293,6 +298,10 @@ impl TailState for MemoryState {
     fn update(&self, changes: &[Change]) -> Result<(), TailStateError> {
         let mut kept = self.whole()?;
         for change in changes {
+            if let Change::Forgotten { origin } = change {
+                kept.origins.remove(origin);
+                continue;
+            }
             let (Change::Moved { origin, .. }
             | Change::Adopted { origin, .. }
             | Change::Finished { origin, .. }
@@ -310,7 +319,7 @@ impl TailState for MemoryState {
                 }
                 Change::Finished { finished, .. } => known.finished = *finished,
                 Change::Retired { retired, .. } => known.retired = *retired,
-                Change::Lost(_) => {}
+                Change::Forgotten { .. } | Change::Lost(_) => {}
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Transaction};
 use super::state::{Change, Detail, KnownOrigin, NewOrigin, Sum, TailState, TailStateError};
 use crate::ledger::{Context, OriginId};
 use crate::state::outbox::put_post;
+use crate::state::positions::forget_origin;
 use crate::state::rows::{
     INSERT_CONTEXT, INSERT_ORIGIN, RECORD_COLUMNS, from_json, insert_origin, path_bytes, path_of,
     record, signed, to_json, unsigned,
@@ -167,6 +168,7 @@ fn apply(tx: &Transaction<'_>, change: &Change) -> rusqlite::Result<()> {
         Change::Retired { origin, retired } => tx
             .prepare_cached("UPDATE origins SET retired = ?2 WHERE id = ?1")?
             .execute((origin, retired)),
+        Change::Forgotten { origin } => return forget_origin(tx, *origin),
         Change::Lost(receipt) => return put_post(tx, &Post::Receipt((**receipt).clone())),
     };
     changed.map(drop)
@@ -238,6 +240,9 @@ mod tests {
                 Change::Retired { origin: 2, retired: true },
             ])
             .unwrap();
+        state.add_origins(&[new_origin(3)]).unwrap();
+        state.add_contexts(&[context(3, 50)]).unwrap();
+        state.update(&[Change::Forgotten { origin: 3 }]).unwrap();
         state.mark_seen(&["nginx:/var/log/a".to_owned()]).unwrap();
         state.mark_seen(&["nginx:/var/log/a".to_owned()]).unwrap();
     }
@@ -253,6 +258,7 @@ mod tests {
         for origin in [1, 2, 3] {
             assert_eq!(state.detail(origin).unwrap(), memory.detail(origin).unwrap());
         }
+        assert!(state.detail(3).unwrap().contexts.is_empty(), "it was forgotten");
         assert!(state.is_seen("nginx:/var/log/a").unwrap());
         assert!(!state.is_seen("nginx:/var/log/b").unwrap());
     }

@@ -25,6 +25,7 @@ mod ask;
 mod checks;
 mod connect;
 mod counts;
+pub mod ended;
 mod events;
 pub mod expire;
 mod fault;
@@ -87,6 +88,7 @@ struct Link {
     spans: spans::Statements,
     marks: marks::Statements,
     checks: checks::Statements,
+    ended: ended::Statements,
     expire: expire::Statements,
     reads: read::Statements,
     layouts: layout::ReadLayouts,
@@ -111,6 +113,7 @@ impl Link {
             spans: spans::Statements::prepare(&session, keyspace).await?,
             marks: marks::Statements::prepare(&session, keyspace).await?,
             checks: checks::Statements::prepare(&session, keyspace).await?,
+            ended: ended::Statements::prepare(&session, keyspace).await?,
             expire: expire::Statements::prepare(&session, keyspace).await?,
             reads: read::Statements::prepare(&session, keyspace).await?,
             layouts: layout::ReadLayouts::prepare(&session, keyspace).await?,
@@ -374,6 +377,13 @@ impl Store for CassandraStore {
         Box::pin(async move {
             let link = self.link().await?;
             self.note(link.spans.last(&link.session, origins).await)
+        })
+    }
+
+    fn ended<'a>(&'a self, machine: &'a str) -> Answer<'a, Vec<OriginId>> {
+        Box::pin(async move {
+            let link = self.link().await?;
+            self.note(link.ended.of_machine(&link.session, machine).await)
         })
     }
 

@@ -21,7 +21,7 @@ use super::stored::{ApplicationRow, InfrastructureRow, accepts, columns};
 use super::{CassandraStore, Link, events, origins};
 use crate::key::{Partition, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
-use crate::stores::expired::Tombstone;
+use crate::stores::expired::{EndedOrigin, Tombstone};
 use crate::stores::{
     Answer, CountKey, KeyVisitor, LogReader, Page, RowQuery, StoreError, StoredText,
 };
@@ -308,6 +308,13 @@ impl LogReader for CassandraStore {
         Box::pin(async move {
             let link = self.link().await?;
             self.note(link.expire.tombstones(&link.session).await)
+        })
+    }
+
+    fn ended_origins(&self) -> Answer<'_, Vec<EndedOrigin>> {
+        Box::pin(async move {
+            let link = self.link().await?;
+            self.note(link.ended.all(&link.session).await)
         })
     }
 

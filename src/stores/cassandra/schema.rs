@@ -30,7 +30,7 @@ pub struct Migration {
 }
 
 /// All migrations. The last one's number is the version that this program writes.
-pub const MIGRATIONS: [Migration; 6] = [
+pub const MIGRATIONS: [Migration; 7] = [
     Migration { version: 1, name: "ground", text: include_str!("../../../cql/0001_ground.cql") },
     Migration { version: 2, name: "logs", text: include_str!("../../../cql/0002_logs.cql") },
     Migration { version: 3, name: "ledger", text: include_str!("../../../cql/0003_ledger.cql") },
@@ -49,10 +49,15 @@ pub const MIGRATIONS: [Migration; 6] = [
         name: "health_checks",
         text: include_str!("../../../cql/0006_health_checks.cql"),
     },
+    Migration {
+        version: 7,
+        name: "expired_origins",
+        text: include_str!("../../../cql/0007_expired_origins.cql"),
+    },
 ];
 
 /// The version that this program writes.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// How long a host may hold the lock; a crashed one loses it after this time.
 const LOCK_SECONDS: u32 = 300;
@@ -333,7 +338,7 @@ mod tests {
     #[test]
     fn migrations_are_numbered_without_a_gap() {
         let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        assert_eq!(versions, [1, 2, 3, 4, 5, VERSION]);
+        assert_eq!(versions, [1, 2, 3, 4, 5, 6, VERSION]);
     }
 
     #[test]
@@ -341,7 +346,7 @@ mod tests {
         let words = words(&config(), false);
         let all: Vec<String> =
             MIGRATIONS.iter().flat_map(|migration| migration.statements(&words)).collect();
-        assert_eq!(all.len(), 18);
+        assert_eq!(all.len(), 19);
         for statement in &all {
             let made = statement.starts_with("CREATE ") && statement.contains(" IF NOT EXISTS ");
             // the one table that was never written

@@ -52,11 +52,11 @@ fn parsed<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: &str) -> Sql<T>
     })
 }
 
-fn bits(row: &Row<'_>, column: &str) -> Sql<u64> {
+pub(super) fn bits(row: &Row<'_>, column: &str) -> Sql<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
-fn path(row: &Row<'_>, column: &str) -> Sql<PathBuf> {
+pub(super) fn path(row: &Row<'_>, column: &str) -> Sql<PathBuf> {
     Ok(match row.get_ref(column)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => OsString::from_vec(bytes.to_vec()).into(),
         _ => PathBuf::new(),

@@ -15,8 +15,8 @@ use crate::record::Level;
 use crate::stores::StoreError;
 
 /// Version of the tables, in `schema_version`. Version 1 had no health checks, and knew only whole
-/// days that retention has dropped.
-const VERSION: u32 = 2;
+/// days that retention has dropped; version 2 kept every origin for ever.
+const VERSION: u32 = 3;
 
 const CACHE_KIB: u32 = 1024;
 
@@ -102,8 +102,11 @@ fn make_tables(connection: &Connection) -> rusqlite::Result<()> {
     if found.is_none_or(|found| found < 2) {
         sql += SINCE_2;
         sql += super::checks::SCHEMA;
-        let _ = write!(sql, "UPDATE schema_version SET version = {VERSION};");
     }
+    if found.is_none_or(|found| found < 3) {
+        sql += super::ended::SCHEMA;
+    }
+    let _ = write!(sql, "UPDATE schema_version SET version = {VERSION} WHERE version < {VERSION};");
     connection.execute_batch(&sql)?;
     connection.execute_batch("COMMIT")
 }
@@ -177,7 +180,7 @@ fn put(
 }
 
 /// A path as text, or as bytes where it is not UTF-8: a file name must not stop the daemon.
-fn path_value(path: &Path) -> rusqlite::types::Value {
+pub(super) fn path_value(path: &Path) -> rusqlite::types::Value {
     match path.to_str() {
         Some(text) => text.to_owned().into(),
         None => path.as_os_str().as_bytes().to_vec().into(),
@@ -190,7 +193,7 @@ fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
 }
 
 /// A number of 64 bits; `SQLite` has only signed ones.
-fn bits(number: u64) -> i64 {
+pub(super) fn bits(number: u64) -> i64 {
     number.cast_signed()
 }
 

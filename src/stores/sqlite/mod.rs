@@ -26,6 +26,7 @@ use crate::ledger::{
 
 mod checks;
 mod day;
+pub mod ended;
 mod events;
 pub mod expire;
 mod facts;
@@ -180,6 +181,11 @@ impl Store for SqliteStore {
     fn last_spans<'a>(&'a self, origins: &'a [OriginId]) -> Answer<'a, Vec<Span>> {
         let origins = origins.to_vec();
         self.read(move |connection| facts::last_spans(connection, &origins))
+    }
+
+    fn ended<'a>(&'a self, machine: &'a str) -> Answer<'a, Vec<OriginId>> {
+        let machine = machine.to_owned();
+        self.read(move |connection| ended::of_machine(connection, &machine))
     }
 
     fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {

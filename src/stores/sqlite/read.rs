@@ -14,11 +14,11 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::day::{GRAVE, uuid_text};
-use super::{NAME, events, facts, files, index, tombstones};
+use super::{NAME, ended, events, facts, files, index, tombstones};
 use crate::key::{DAY_MS, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::record::Level;
-use crate::stores::expired::Tombstone;
+use crate::stores::expired::{EndedOrigin, Tombstone};
 use crate::stores::{
     Answer, CountKey, Grown, KeyVisitor, LogReader, Page, RowQuery, StoreError, StoredRow,
 };
@@ -462,6 +462,10 @@ impl LogReader for SqliteReader {
 
     fn tombstones(&self) -> Answer<'_, Vec<Tombstone>> {
         done(self.index(tombstones::all))
+    }
+
+    fn ended_origins(&self) -> Answer<'_, Vec<EndedOrigin>> {
+        done(self.index(ended::all))
     }
 
     fn watermarks(&self) -> Answer<'_, Vec<Watermark>> {

@@ -10,6 +10,8 @@
     reason = "a test that fails may panic"
 )]
 
+mod origins;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs::{self, OpenOptions};
@@ -191,7 +193,7 @@ fn without_the_daemon_a_file_with_nothing_else_goes_whole() {
 
 fn run_at(site: &Site, now_ms: i64) -> Report {
     let config = Config::load(&site.config(), &Machine::here()).unwrap();
-    let request = Request { apply: true, require_backup: false, now_ms };
+    let request = Request { apply: true, now_ms, ..Request::default() };
     block_on(retention::run(&config, request)).unwrap()
 }
 
