@@ -7,11 +7,14 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use bitacora::config::{Cassandra, Config, Machine};
+use bitacora::daemon::recovery::recover;
 use bitacora::key::{DAY_MS, Table};
-use bitacora::ledger::{Encoding, KernelIdentity, OriginRecord, Reason};
+use bitacora::ledger::{Encoding, KernelIdentity, OriginRecord, Reason, Span};
 use bitacora::maintain::audit::{self, Report};
 use bitacora::maintain::retention::{self, Request};
 use bitacora::record::Level;
+use bitacora::sources::file::{Change, TailState};
+use bitacora::state::{Stamps, State};
 use bitacora::stores::cassandra::CassandraStore;
 use bitacora::stores::health::{CheckStatus, HealthCheck, HealthStore};
 use bitacora::stores::{LogReader, Store};
@@ -112,18 +115,7 @@ fn times_to_live_are_corrected_in_the_tables_and_rows_carry_those_of_their_sourc
 
 /// An origin of 3000 bytes: `nginx/access` on two days, then `syslog` on the first of them.
 async fn fill(store: &CassandraStore) {
-    let record = OriginRecord {
-        id: 77,
-        machine: "m1".to_owned(),
-        host: "web1".to_owned(),
-        path: "/var/log/gone.log".into(),
-        kernel: KernelIdentity::default(),
-        head_hash: 0,
-        head_bytes: 0,
-        first_offset: 0,
-        born_ms: DAY_START,
-        encoding: Encoding::Plain,
-    };
+    let record = origin(77, "m1", "web1", Path::new("/var/log/gone.log"));
     store.put_origin(&record, &[], 1).await.unwrap();
     for (start, day, source) in
         [(0, 0, "nginx/access"), (1000, 1, "nginx/access"), (2000, 0, "syslog")]
@@ -139,6 +131,21 @@ async fn fill(store: &CassandraStore) {
         let mut span = span(&lines, source, start.cast_unsigned());
         span.carried = Vec::new();
         store.put_spans(&[span], start + 10).await.unwrap();
+    }
+}
+
+fn origin(id: i64, machine: &str, host: &str, path: &Path) -> OriginRecord {
+    OriginRecord {
+        id,
+        machine: machine.to_owned(),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        kernel: KernelIdentity::default(),
+        head_hash: 0,
+        head_bytes: 0,
+        first_offset: 0,
+        born_ms: DAY_START,
+        encoding: Encoding::Plain,
     }
 }
 
@@ -256,5 +263,83 @@ fn results_of_health_checks_come_back_and_are_dropped_by_the_day() {
         assert_eq!((item.rows, item.oldest_ms), (3, Some(DAY_START)));
         assert_eq!(item.newest_ms, Some(DAY_START + 300_000));
         assert_eq!(store.last_checks().await.unwrap(), [results[2].clone()]);
+    });
+}
+
+#[test]
+fn origins_end_when_their_rows_and_files_are_gone_and_a_host_that_is_gone_is_named() {
+    let name = "origins_end_when_their_rows_and_files_are_gone_and_a_host_that_is_gone_is_named";
+    on_tables(name, |cassandra, store| async move {
+        let dir = tempfile::tempdir().unwrap();
+        let path = write_config(dir.path(), &cassandra, "");
+        let config = Config::load(&path, &Machine::here()).unwrap();
+        fill(&store).await;
+        // the file of 77 is in a directory with others, and gone; that of 78 is there
+        let (gone, there) = (dir.path().join("gone.log"), dir.path().join("there.log"));
+        fs::write(&there, "a line\n").unwrap();
+        store.put_origin(&origin(77, "m1", "web1", &gone), &[], 2).await.unwrap();
+        let look = bitacora::sources::file::identity::look(&there).unwrap();
+        let kernel = look.kernel(None);
+        let known = OriginRecord { kernel, ..origin(78, "m1", "web1", &there) };
+        store.put_origin(&known, &[], 2).await.unwrap();
+        store.put_origin(&origin(79, "m2", "web2", &gone), &[], 2).await.unwrap();
+        for id in [78, 79] {
+            let span = Span { origin: id, ..span(&[], "syslog", 0) };
+            store.put_spans(&[span], 3).await.unwrap();
+        }
+        let run = async |days: i64, gone_host: Option<&str>| {
+            let now_ms = DAY_START + days * DAY_MS;
+            let gone_host = gone_host.map(str::to_owned);
+            let request = Request { apply: true, now_ms, gone_host, ..Request::default() };
+            let report = retention::run(&config, request).await.unwrap();
+            assert!(report.clean(), "{report:?}");
+            report
+        };
+        let report = run(91, None).await;
+        assert_eq!(report.origins.ended, 0);
+        assert!(report.notes.iter().any(|note| note.contains("state.db")), "{report:?}");
+
+        // what the daemon of this machine has
+        let machine_id = dir.path().join("machine-id");
+        fs::write(&machine_id, "m1\n").unwrap();
+        let state = State::open_on(&dir.path().join("state"), &machine_id, 0).unwrap();
+        let stored = LogReader::origins(&*store, Some("m1")).await.unwrap();
+        assert_eq!(state.rebuild(&stored).unwrap(), 2);
+        assert_eq!(run(91, None).await.origins.ended, 0, "nobody has looked for them yet");
+        let finished = |origin| Change::Finished { origin, finished: true };
+        TailState::update(&state, &[finished(77), finished(78)]).unwrap();
+        assert_eq!(run(80, None).await.origins.kept, 0, "their rows live");
+
+        let report = run(91, None).await;
+        let origins = &report.origins;
+        assert_eq!((origins.ended, origins.kept, origins.of_others), (1, 1, 1), "{report:?}");
+        assert_eq!(origins.rows, 300);
+        let left = LogReader::origins(&*store, None).await.unwrap();
+        assert_eq!(left.iter().map(|one| one.record.id).collect::<Vec<_>>(), [78, 79]);
+        let report = audited(&store, DAY_START + 91 * DAY_MS).await;
+        assert!(report.clean(), "{report:?}");
+        // these rows were written today, and go by their own time
+        assert_eq!((report.ended.len(), report.ended_rows_left), (1, 300));
+        assert_eq!((report.ended[0].end_bytes, report.ended[0].rows), (3000, 300));
+        assert_eq!(store.ended("m1").await.unwrap(), [77]);
+        assert_eq!(run(91, None).await.origins.ended, 0, "twice changes nothing");
+
+        // a daemon that starts forgets it; one that held it in memory may go on with it
+        let stamps = Stamps::volatile(0);
+        recover(&*store, &state, &stamps, 0).await.unwrap();
+        assert_eq!(state.origin_ids().unwrap(), [78]);
+        let resumed = Span { rows: 0, lines: 2, ..span(&[], "syslog", 3000) };
+        store.put_origin(&origin(77, "m1", "web1", &gone), &[], 40).await.unwrap();
+        store.put_spans(&[resumed], 41).await.unwrap();
+        let report = audited(&store, DAY_START + 91 * DAY_MS).await;
+        assert!(report.clean() && report.origins.len() == 3, "{report:?}");
+
+        let report = run(93, Some("web2")).await;
+        assert_eq!((report.origins.ended, report.origins.of_others), (2, 0), "{report:?}");
+        let left = LogReader::origins(&*store, None).await.unwrap();
+        assert_eq!(left.iter().map(|one| one.record.id).collect::<Vec<_>>(), [78]);
+        // a write of the time before that comes late does not bring it back
+        store.put_origin(&origin(79, "m2", "web2", &gone), &[], 1).await.unwrap();
+        assert_eq!(LogReader::origins(&*store, None).await.unwrap().len(), 1);
     });
 }

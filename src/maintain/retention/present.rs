@@ -179,3 +179,99 @@ fn named_so(file: &Path, log: &Path) -> bool {
             || siblings::is_rotated(name, base)
             || siblings::bases(base).iter().any(|base| siblings::is_rotated(name, base)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+
+    const HEADER: &[u8] = b"the server has started\n";
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("log")).unwrap();
+            Self(dir)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join("log").join(name)
+        }
+
+        /// Whether the file of an origin is gone that was `app.log`, had these bytes, and began
+        /// with the header; `known` are files of other origins.
+        fn lacks(&self, bytes: &[u8], known: &[&str]) -> bool {
+            let path = self.path("app.log");
+            let dirs = BTreeSet::from([path.parent().unwrap().to_owned()]);
+            let mut kernels: HashMap<u64, Vec<KernelIdentity>> = HashMap::new();
+            for name in known {
+                let file = File::open(self.path(name)).unwrap();
+                let look = identity::look_open(&file).unwrap();
+                kernels
+                    .entry(look.inode)
+                    .or_default()
+                    .push(look.kernel(identity::generation(&file)));
+            }
+            let head = (HEADER.len() as u64, head_hash(HEADER));
+            let before = &bytes[bytes.len().saturating_sub(256)..];
+            let traces = Traces {
+                paths: vec![&path],
+                kernels: vec![KernelIdentity { inode: u64::MAX, ..KernelIdentity::default() }],
+                head,
+                end: (bytes.len() as u64, Some(marker::marker(before))),
+            };
+            Present::look(&dirs, &kernels, &BTreeSet::from([head.0])).lacks(&traces)
+        }
+    }
+
+    fn text(lines: &[&str]) -> Vec<u8> {
+        let lines = lines.iter().flat_map(|line| [line.as_bytes(), b"\n"].concat());
+        HEADER.iter().copied().chain(lines).collect()
+    }
+
+    #[test]
+    fn a_directory_that_is_empty_or_hidden_says_nothing() {
+        let place = Place::new();
+        assert!(!place.lacks(HEADER, &[]), "its file system may not be mounted");
+        fs::write(place.path("other"), "x").unwrap();
+        assert!(place.lacks(HEADER, &[]));
+        fs::remove_dir_all(place.0.path().join("log")).unwrap();
+        assert!(!place.lacks(HEADER, &[]), "the one above it is empty now");
+        fs::write(place.0.path().join("other"), "x").unwrap();
+        assert!(place.lacks(HEADER, &[]), "it was removed with all that was in it");
+    }
+
+    #[test]
+    fn files_that_begin_alike_are_copies_only_if_they_go_on_alike() {
+        let place = Place::new();
+        let ours = text(&["one", "two"]);
+        let write = |name: &str, bytes: &[u8]| fs::write(place.path(name), bytes).unwrap();
+        write("app.log", &text(&["One", "Two", "three"]));
+        assert!(place.lacks(&ours, &[]), "the next generation with the same header");
+        write("copy", &text(&["one", "two", "three"]));
+        assert!(!place.lacks(&ours, &[]), "a copy that is longer");
+        write("copy", &text(&["one"]));
+        assert!(!place.lacks(&ours, &[]), "a shorter one may be a part");
+        assert!(place.lacks(&ours, &["copy"]), "but not where it is another origin's file");
+        write("copy", &text(&["one"])[..5]);
+        assert!(place.lacks(&ours, &[]), "without even the head it is not known again");
+    }
+
+    #[test]
+    fn a_compressed_file_is_known_by_its_beginning_and_a_broken_one_by_its_name() {
+        let place = Place::new();
+        let ours = text(&["one", "two"]);
+        let packed = zstd::stream::encode_all(&ours[..], 1).unwrap();
+        fs::write(place.path("any.zst"), &packed).unwrap();
+        assert!(!place.lacks(&ours, &[]));
+        fs::write(place.path("any.zst"), "no zstd at all").unwrap();
+        assert!(place.lacks(&ours, &[]), "another name");
+        fs::write(place.path("app.log.3.zst"), "no zstd at all").unwrap();
+        assert!(!place.lacks(&ours, &[]));
+        OpenOptions::new().write(true).truncate(true).open(place.path("app.log.3.zst")).unwrap();
+        assert!(place.lacks(&ours, &[]), "an empty file is nobody's");
+    }
+}

@@ -20,6 +20,7 @@ use crate::sources::{Buffers, CHUNK_BYTES_MAX};
 
 mod contexts;
 mod cuts;
+mod forget;
 mod lifecycle;
 mod random;
 mod rotations;
