@@ -134,21 +134,34 @@ fn an_origin_ends_with_its_file_beside_the_daemon_which_forgets_it() {
 fn a_daemon_that_held_the_origin_in_memory_goes_on_with_it() {
     let site = pattern_site("");
     let file = site.log("web-1.log");
-    append(&file, 40, 20);
     append(&site.log("web-2.log"), 0, 10);
+    // a span of each run
+    for run in 1..=2 {
+        append(&file, 40, 10);
+        let daemon = site.start();
+        eventually("all committed", || committed(&site) == 10 + run * 10);
+        daemon.stop();
+    }
     let daemon = site.start();
-    eventually("all committed", || committed(&site) == 30);
     site.answers(&["retention", "apply"], 0, "1 went: 20 rows");
     let text = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
     eventually("the daemon is done with it", || is_done(&site, "web-1.log"));
+    let before = known(&site, "web-1.log");
     assert_eq!(apply(&site).origins.ended, 1);
     // it was not told, and the file comes back with one row more
-    fs::write(&file, text).unwrap();
-    append(&file, 0, 1);
+    let back = site.log("web-1.new");
+    fs::write(&back, text).unwrap();
+    append(&back, 0, 1);
+    fs::rename(&back, &file).unwrap();
     eventually("its new row", || stored(&site, "web") == 11);
     eventually("committed", || committed(&site) >= 11);
     daemon.stop();
+    assert_eq!(known(&site, "web-1.log")[0].0, before[0].0, "the same origin");
+    let report = audited_now(&site).report;
+    assert_eq!(report.ended.len(), 1);
+    let again = report.origins.iter().find(|one| one.path == file).unwrap();
+    assert_eq!((again.rows, again.faults.len()), (11, 0), "its first span has ended: {again:?}");
     site.audit_is_clean();
     // and so does the next run, also without a state
     for state_is_lost in [false, true] {

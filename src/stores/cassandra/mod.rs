@@ -203,7 +203,8 @@ impl CassandraStore {
             Some(session) => session,
             None => Arc::new(connect::session(&self.config).await?),
         };
-        let link = match Link::open(Arc::clone(&session), &self.config, &self.lifetimes).await {
+        let opening = Link::open(Arc::clone(&session), &self.config, &self.lifetimes);
+        let link = match Box::pin(opening).await {
             Ok(link) => Arc::new(link),
             Err(error) => {
                 if !matches!(error, StoreError::Unreachable { .. }) {
