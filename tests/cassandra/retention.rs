@@ -334,6 +334,16 @@ fn origins_end_when_their_rows_and_files_are_gone_and_a_host_that_is_gone_is_nam
         let report = audited(&store, DAY_START + 91 * DAY_MS).await;
         assert!(report.clean() && report.origins.len() == 3, "{report:?}");
 
+        // a run that was broken off after the tombstone and the spans is taken up by the next
+        let session = session(&cassandra).await;
+        let keyspace = &cassandra.keyspace;
+        let put = "INSERT INTO $.expired_origins (machine, origin, end_bytes, rows) \
+                   VALUES ('m2', 79, 1000, 0)";
+        cql(&session, &put.replace('$', keyspace)).await;
+        cql(&session, &format!("DELETE FROM {keyspace}.spans WHERE origin = 79")).await;
+        let report = audited(&store, DAY_START + 91 * DAY_MS).await;
+        assert!(report.clean() && report.ended.len() == 2, "{report:?}");
+
         let report = run(93, Some("web2")).await;
         assert_eq!((report.origins.ended, report.origins.of_others), (2, 0), "{report:?}");
         let left = LogReader::origins(&*store, None).await.unwrap();
