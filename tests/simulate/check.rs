@@ -1,8 +1,8 @@
 //! What has to be true when everything is quiet.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use bitacora::ledger::{Encoding, OriginId};
+use bitacora::ledger::Encoding;
 use bitacora::maintain::audit::{audit, verify};
 
 use super::daemon::now;
@@ -95,8 +95,7 @@ fn unaccounted(history: &History) -> Vec<String> {
 impl History {
     /// Rows by the number in them, by machine.
     pub fn rows(&self) -> (BTreeMap<usize, BTreeMap<String, usize>>, Vec<String>) {
-        let machines: HashMap<OriginId, String> =
-            self.ground.store.records().into_iter().map(|one| (one.id, one.machine)).collect();
+        let machines = self.ground.store.machines();
         let mut rows: BTreeMap<usize, BTreeMap<String, usize>> = BTreeMap::new();
         let mut strange = Vec::new();
         self.ground.store.each_row(|key, cell| {

@@ -140,6 +140,8 @@ pub enum Broken {
     EarlySpans,
     /// Rows are keyed by the order in which they are written.
     CounterKeys,
+    /// Origins end whose files are there.
+    EarlyEnds,
 }
 
 /// What survives the daemon, and what it is told.
@@ -180,7 +182,7 @@ pub struct Daemon {
     boundaries: Arc<Boundaries>,
     keys: Arc<AtomicI64>,
     broken: Broken,
-    tailer: Tailer,
+    pub tailer: Tailer,
     workers: Vec<Worker>,
     tracker: Tracker,
     inputs: Vec<VecDeque<Input>>,

@@ -115,6 +115,7 @@ impl History {
             let steps = if self.random.percent(70) { quick } else { 3 * quick };
             self.live(steps);
             self.act();
+            super::retention::play(self, self.seed, action);
         }
         self.settle();
     }

@@ -20,6 +20,7 @@ mod disk;
 mod history;
 mod open;
 mod random;
+mod retention;
 mod sources;
 mod store;
 mod telling;
@@ -144,4 +145,9 @@ fn a_span_that_is_committed_before_its_rows_are_stored_is_noticed() {
 #[test]
 fn rows_that_are_keyed_by_a_counter_are_noticed() {
     assert!(!run_all(0..300, Broken::CounterKeys).is_empty());
+}
+
+#[test]
+fn origins_that_end_while_their_files_are_there_are_noticed() {
+    assert!(!run_all(0..300, Broken::EarlyEnds).is_empty());
 }

@@ -1,7 +1,7 @@
 //! A store in memory that keeps its promises and nothing more: writes may be refused, may be
 //! applied without an answer, may come late and twice. The newest stamp of a key holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use bitacora::key::{Layout, Partition, RowKey, Table};
 use bitacora::ledger::{
     Cause, Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
 };
+use bitacora::stores::expired::EndedOrigin;
 use bitacora::stores::{
     Answer, CountKey, InFlight, KeyVisitor, LogReader, Page, RowQuery, Store, StoreError,
     StoredText, Written,
@@ -46,6 +47,8 @@ struct Inner {
     rows: BTreeMap<Place, (i64, Cell)>,
     origins: BTreeMap<OriginId, Known>,
     receipts: BTreeMap<(OriginId, u64, Cause), LossReceipt>,
+    /// Origins that retention has ended, with the newest stamp of what went.
+    ended: BTreeMap<OriginId, (i64, EndedOrigin)>,
     /// Writes that are still on their way, or will come once more.
     late: Vec<Change>,
     random: Random,
@@ -80,6 +83,8 @@ impl Inner {
                     put(&mut self.rows, place, batch.row_stamp(index), cell);
                 }
             }
+            // what was deleted stays deleted, whatever comes late
+            Change::Origin(record, _, stamp) if self.is_deleted(record.id, stamp) => {}
             Change::Origin(record, contexts, stamp) => {
                 let known = self.origins.entry(record.id).or_default();
                 if known.record.as_ref().is_none_or(|(held, _)| stamp > *held) {
@@ -91,6 +96,9 @@ impl Inner {
             }
             Change::Spans(spans, stamp) => {
                 for (after, span) in (0..).zip(spans) {
+                    if self.is_deleted(span.origin, stamp + after) {
+                        continue;
+                    }
                     let known = self.origins.entry(span.origin).or_default();
                     put(&mut known.spans, span.start_bytes, stamp + after, span);
                 }
@@ -102,6 +110,10 @@ impl Inner {
                 }
             }
         }
+    }
+
+    fn is_deleted(&self, origin: OriginId, stamp: i64) -> bool {
+        self.ended.get(&origin).is_some_and(|(newest, _)| stamp <= *newest)
     }
 
     /// What becomes of a write.
@@ -143,6 +155,7 @@ impl Memory {
             rows: BTreeMap::new(),
             origins: BTreeMap::new(),
             receipts: BTreeMap::new(),
+            ended: BTreeMap::new(),
             late: Vec::new(),
             random: Random::new(seed),
             faults: 0,
@@ -198,6 +211,25 @@ impl Memory {
 
     pub fn all_receipts(&self) -> Vec<LossReceipt> {
         self.inner().receipts.values().cloned().collect()
+    }
+
+    /// Ends an origin, as the stores do: what was seen goes, and what comes late of it.
+    pub fn end(&self, ended: EndedOrigin) {
+        let mut inner = self.inner();
+        let Some(known) = inner.origins.remove(&ended.origin) else { return };
+        let contexts = known.contexts.values().map(|(stamp, _)| *stamp);
+        let spans = known.spans.values().map(|(stamp, _)| *stamp);
+        let record = known.record.iter().map(|(stamp, _)| *stamp);
+        let newest = contexts.chain(spans).chain(record).max().unwrap_or(0);
+        inner.ended.insert(ended.origin, (newest, ended));
+    }
+
+    /// The machine of every origin, also of those that have ended.
+    pub fn machines(&self) -> HashMap<OriginId, String> {
+        let inner = self.inner();
+        let ended = inner.ended.values().map(|(_, one)| (one.origin, one.machine.clone()));
+        let records = inner.origins.values().filter_map(|known| known.record.as_ref());
+        ended.chain(records.map(|(_, one)| (one.id, one.machine.clone()))).collect()
     }
 
     fn stored(&self, machine: Option<&str>) -> Vec<StoredOrigin> {
@@ -273,6 +305,12 @@ impl Store for Memory {
         ready(origins.iter().filter_map(last).collect())
     }
 
+    fn ended<'a>(&'a self, machine: &'a str) -> Answer<'a, Vec<OriginId>> {
+        let inner = self.inner();
+        let of = inner.ended.values().filter(|(_, one)| one.machine == machine);
+        ready(of.map(|(_, one)| one.origin).collect())
+    }
+
     fn texts<'a>(&'a self, rows: &'a [(Partition, RowKey)]) -> Answer<'a, Vec<Option<StoredText>>> {
         let inner = self.inner();
         let text = |(partition, key): &(Partition, RowKey)| {
@@ -323,6 +361,10 @@ impl LogReader for Memory {
 
     fn receipts(&self) -> Answer<'_, Vec<LossReceipt>> {
         ready(self.all_receipts())
+    }
+
+    fn ended_origins(&self) -> Answer<'_, Vec<EndedOrigin>> {
+        ready(self.inner().ended.values().map(|(_, one)| one.clone()).collect())
     }
 
     fn watermarks(&self) -> Answer<'_, Vec<Watermark>> {

@@ -11,6 +11,7 @@
 //! failure of one item is told and stops no other.
 
 mod cassandra;
+mod gone;
 mod origins;
 mod policy;
 mod present;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
+pub use gone::{Gone, of_gone_files};
 pub use origins::Origins;
 pub use policy::Policy;
 

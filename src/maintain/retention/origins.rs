@@ -5,31 +5,23 @@
 //! copy of it, is somewhere where the daemon may meet it. What `state.db` knows of it goes last:
 //! the daemon forgets what has a tombstone and nothing else in the store.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashSet};
 
 use serde::Serialize;
 
+use super::gone::{self, Gone, last_span};
 use super::policy::{self, has_outlived};
-use super::present::{Present, Traces};
 use super::{Run, State, StoreError, ended};
 use crate::config::StoreKind;
 use crate::key::DAY_MS;
-use crate::ledger::{Encoding, KernelIdentity, OriginId, Reason, Span, StoredOrigin};
-use crate::sources::file::discover::Finder;
-use crate::sources::file::{KnownOrigin, TailState as _};
-use crate::state::{Post, STATE_FILE, State as StateDb};
+use crate::ledger::{OriginId, Reason, Span, StoredOrigin};
+use crate::state::STATE_FILE;
 use crate::stores::cassandra::{self, CassandraStore};
 use crate::stores::expired::{EndedOrigin, Expired};
 use crate::stores::{LogReader, merge, sqlite};
 
 /// An origin that was written to so lately stays: what was on its way may still come.
 const SETTLED_MS: i64 = DAY_MS;
-
-/// The directory of the spool in the state directory.
-const SPOOL_DIR: &str = "spool";
 
 /// What became of the origins whose rows have all ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -48,42 +40,6 @@ pub struct Origins {
     pub of_others: u64,
     /// Those that no verified backup holds.
     pub withheld: u64,
-}
-
-/// What this machine's daemon knows, read beside it.
-struct Here {
-    machine: String,
-    known: HashMap<OriginId, KnownOrigin>,
-    /// Origins that still have something to say to the store.
-    posting: HashSet<OriginId>,
-}
-
-impl Here {
-    fn look(dir: &Path) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| error.to_string();
-        let state = StateDb::look(dir).map_err(|error| failed(&error))?;
-        let known = state.origins().map_err(|error| failed(&error))?;
-        let posts = state.outbox().map_err(|error| failed(&error))?;
-        let of = |post: Post| match post {
-            Post::Receipt(receipt) => receipt.origin,
-            Post::Letter(letter) => letter.origin,
-        };
-        Ok(Self {
-            machine: state.machine().to_owned(),
-            known: known.into_iter().map(|known| (known.record.id, known)).collect(),
-            posting: posts.into_iter().map(of).collect(),
-        })
-    }
-
-    /// Whether the daemon is done with an origin. A lane of the spool is done when its segment is
-    /// gone; the state of a file that was lost and rebuilt may not know it yet.
-    fn is_done(&self, id: OriginId) -> bool {
-        let known = self.known.get(&id);
-        !self.posting.contains(&id)
-            && known.is_none_or(|known| {
-                known.finished || known.retired || known.record.encoding == Encoding::Spool
-            })
-    }
 }
 
 impl Run<'_> {
@@ -144,88 +100,27 @@ impl Run<'_> {
         stored: &'a [StoredOrigin],
         over: Vec<&'a StoredOrigin>,
     ) -> Vec<&'a StoredOrigin> {
-        let here = match Here::look(&self.config.daemon.state_dir) {
-            Ok(here) => here,
-            Err(why) => {
-                self.report.notes.push(format!(
-                    "{} origins without rows stay: {STATE_FILE} in {} tells which of them are this \
-                     machine's, and cannot be read: {why}",
-                    over.len(),
-                    self.config.daemon.state_dir.display()
-                ));
-                return Vec::new();
-            }
-        };
-        let gone_host = self.request.gone_host.clone();
-        let (ours, others): (Vec<_>, Vec<_>) =
-            over.into_iter().partition(|origin| origin.record.machine == here.machine);
-        let (mut gone, others): (Vec<_>, Vec<_>) = others
+        let (count, state_dir) = (over.len(), &self.config.daemon.state_dir);
+        let Gone { mut gone, kept, others } =
+            match gone::of_gone_files(state_dir, &self.config.files, stored, over) {
+                Ok(gone) => gone,
+                Err(why) => {
+                    self.report.notes.push(format!(
+                        "{count} origins without rows stay: {STATE_FILE} in {} tells which of them \
+                         are this machine's, and cannot be read: {why}",
+                        state_dir.display()
+                    ));
+                    return Vec::new();
+                }
+            };
+        let named = self.request.gone_host.as_ref();
+        let (of_named, of_others): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .partition(|origin| gone_host.as_ref().is_some_and(|host| origin.record.host == *host));
-        self.report.origins.of_others = others.len() as u64;
-        let done: Vec<&StoredOrigin> =
-            ours.iter().copied().filter(|origin| here.is_done(origin.record.id)).collect();
-        let young = self.newest_of_literal_paths(stored, &here.machine);
-        let present = self.look_at_files(stored, &done, &here);
-        let count = ours.len();
-        let before = gone.len();
-        let spool = self.config.daemon.state_dir.join(SPOOL_DIR);
-        gone.extend(done.into_iter().filter(|origin| {
-            if origin.record.encoding == Encoding::Spool {
-                return lacks_segment(&origin.record.path, &spool);
-            }
-            !young.contains(&origin.record.id) && present.lacks(&traces(origin, &here))
-        }));
-        self.report.origins.kept = (count - (gone.len() - before)) as u64;
+            .partition(|origin| named.is_some_and(|host| origin.record.host == *host));
+        gone.extend(of_named);
+        self.report.origins.kept = kept;
+        self.report.origins.of_others = of_others.len() as u64;
         gone
-    }
-
-    /// By the newest origin of a path that is followed the daemon knows which of the rotated files
-    /// beside it are older: it stays.
-    fn newest_of_literal_paths(&self, stored: &[StoredOrigin], machine: &str) -> HashSet<OriginId> {
-        let literals: HashSet<PathBuf> =
-            self.config.files.iter().flat_map(|source| Finder::new(source).literals()).collect();
-        let mut newest: BTreeMap<&Path, (i64, OriginId)> = BTreeMap::new();
-        for StoredOrigin { record, .. } in stored {
-            if record.machine == machine && literals.contains(&record.path) {
-                let known = newest.entry(&record.path).or_insert((record.born_ms, record.id));
-                *known = (*known).max((record.born_ms, record.id));
-            }
-        }
-        newest.into_values().map(|(_, id)| id).collect()
-    }
-
-    fn look_at_files(
-        &self,
-        stored: &[StoredOrigin],
-        done: &[&StoredOrigin],
-        here: &Here,
-    ) -> Present {
-        let mut dirs: BTreeSet<PathBuf> = BTreeSet::new();
-        let mut lengths = BTreeSet::new();
-        for origin in done.iter().filter(|origin| origin.record.encoding != Encoding::Spool) {
-            let traces = traces(origin, here);
-            dirs.extend(traces.paths.iter().filter_map(|path| path.parent()).map(Path::to_owned));
-            lengths.insert(traces.head.0);
-        }
-        if dirs.is_empty() {
-            return Present::default();
-        }
-        // and wherever else the daemon looks
-        for source in &self.config.files {
-            let mut finder = Finder::new(source);
-            let found = finder.find().paths;
-            dirs.extend(found.iter().filter_map(|(path, _)| path.parent()).map(Path::to_owned));
-            dirs.extend(finder.dirs());
-        }
-        let mut kernels: HashMap<u64, Vec<KernelIdentity>> = HashMap::new();
-        let records = stored.iter().map(|origin| &origin.record);
-        for record in records.chain(here.known.values().map(|known| &known.record)) {
-            if record.machine == here.machine && record.encoding != Encoding::Spool {
-                kernels.entry(record.kernel.inode).or_default().push(record.kernel);
-            }
-        }
-        Present::look(&dirs, &kernels, &lengths)
     }
 
     /// Only what a verified backup holds goes, if that is asked for.
@@ -304,34 +199,7 @@ impl Run<'_> {
     }
 }
 
-fn last_span(origin: &StoredOrigin) -> Option<&Span> {
-    origin.spans.iter().max_by_key(|span| span.start_bytes)
-}
-
 fn last_write_ms(origin: &StoredOrigin) -> i64 {
     let writes = origin.spans.iter().map(|span| span.last_write_ms);
     writes.max().unwrap_or(origin.record.born_ms)
-}
-
-fn traces<'a>(origin: &'a StoredOrigin, here: &'a Here) -> Traces<'a> {
-    let record = &origin.record;
-    let known = here.known.get(&record.id);
-    let mut paths = vec![record.path.as_path()];
-    paths.extend(known.map(|known| known.path.as_path()));
-    let mut kernels = vec![record.kernel];
-    kernels.extend(known.map(|known| known.record.kernel));
-    let last = last_span(origin);
-    let end = last.map_or((0, None), |span| (span.end_bytes, Some(span.marker)));
-    Traces { paths, kernels, head: (record.head_bytes, record.head_hash), end }
-}
-
-/// Whether the segment of a lane is gone, `PATH/NUMBER.db#LANE`: from where it was, and from the
-/// spool as it is configured now.
-fn lacks_segment(lane: &Path, spool: &Path) -> bool {
-    let text = lane.as_os_str().as_bytes();
-    let segment = text.rsplitn(2, |byte| *byte == b'#').last().unwrap_or(text);
-    let segment = Path::new(OsStr::from_bytes(segment));
-    let moved = segment.file_name().map(|name| spool.join(name));
-    let missing = |path: &Path| matches!(path.try_exists(), Ok(false));
-    missing(segment) && moved.is_none_or(|moved| missing(&moved))
 }
