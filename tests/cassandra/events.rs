@@ -30,7 +30,14 @@ fn event(user: u128, number: i64) -> Batch {
     let source = Arc::from("user_events");
     let partition = Partition { table: Table::Events, day, source, bucket: 0, user: Some(user) };
     let mut batch = Batch::new(partition, Arc::from("web1"));
-    let mut row = Row { key, level: Level::Info, message: 0..0, metadata: 0..0, further: Some(0) };
+    let mut row = Row {
+        rung: None,
+        key,
+        level: Level::Info,
+        message: 0..0,
+        metadata: 0..0,
+        further: Some(0),
+    };
     let mut columns = EventColumns { user_id: user, ..EventColumns::default() };
     if number % 2 == 0 {
         row.message = append(&mut batch, b"sale");

@@ -11,8 +11,8 @@ use bitacora::ledger::{
     Cause, Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
 };
 use bitacora::stores::{
-    Answer, CountKey, InFlight, KeyVisitor, LogReader, Page, RowQuery, Store, StoreError,
-    StoredText, Written,
+    Answer, CountKey, DurationKey, InFlight, KeyVisitor, LogReader, MinuteDurations, Page,
+    RowQuery, Store, StoreError, StoredText, Written,
 };
 
 use super::random::Random;
@@ -301,6 +301,10 @@ impl LogReader for Memory {
     }
 
     fn counts(&self, _: i64, _: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
+        ready(Vec::new())
+    }
+
+    fn durations(&self, _: i64, _: i64) -> Answer<'_, Vec<(DurationKey, MinuteDurations)>> {
         ready(Vec::new())
     }
 

@@ -54,5 +54,5 @@ fn an_index_of_the_first_version_is_brought_up_to_date_and_keeps_what_it_knows()
             Ok((row.get(0)?, row.get(1)?))
         })
         .unwrap();
-    assert_eq!((day, version), (7, 2));
+    assert_eq!((day, version), (7, 3));
 }
