@@ -84,7 +84,11 @@ fn miscounted(store: &Memory) -> Vec<String> {
     store.each_row(|key, cell| {
         let entries: HashMap<String, String> =
             serde_json::from_str(&cell.metadata).unwrap_or_default();
-        let took = duration::of_row(|name| entries.get(name).map(|value| value.as_str().into()));
+        let column = cell.duration_ms.map(|ms| ms.to_string());
+        let took = duration::of_row(|name| {
+            let column = column.clone().filter(|_| name == "duration_ms");
+            column.or_else(|| entries.get(name).cloned()).map(Into::into)
+        });
         let Some(rung) = took.and_then(Rung::reached) else { return };
         let offset = key.offset_bytes.cast_unsigned();
         let before = spans.range(..=(key.origin, offset)).next_back();
