@@ -152,7 +152,7 @@ fn slow_records_that_an_older_version_has_stored_are_not_known() {
         source: "shop".into(),
     };
     let mut took = Durations::default();
-    [seconds(2), seconds(5), Rung::ANY].map(|rung| took.add(rung));
+    [seconds(2), seconds(5), Rung::ANY].iter().for_each(|rung| took.add(*rung));
     let spans = [slow(0, None), slow(10, Some([(minute, took)].into()))];
     runtime().block_on(async {
         writer.check().await.unwrap();

@@ -223,7 +223,8 @@ async fn slow(
             "{}; of {unknown} rows more it is not known: an older version has stored them",
             finding.detail
         );
-        return Ok(Finding::unknown(&rule.name, &detail));
+        let value = finding.value.unwrap_or_default();
+        return Ok(Finding::unknown(&rule.name, &detail).with(value));
     }
     let mut found = Found::default();
     if wrong && let Some(query) = filter.query(reader).await? {

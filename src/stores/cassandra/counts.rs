@@ -104,7 +104,7 @@ impl CassandraStore {
             days.iter().flat_map(|(&day, hours)| hours.iter().map(move |&hour| (day, hour)));
         let hours = hours.map(|(day, hour)| {
             let first_minute = (i64::from(day) * 24 + i64::from(hour)) * 60;
-            Hour { day, hour, first_minute }
+            Hour { day, of_day: hour, first_minute }
         });
         let touches = |hour: &Hour| {
             hour.first_minute <= *wanted.end() && hour.first_minute + 59 >= *wanted.start()
@@ -123,13 +123,13 @@ fn minutes_between(since_ms: i64, until_ms: i64) -> Option<RangeInclusive<i64>> 
 #[derive(Clone, Copy)]
 struct Hour {
     day: i32,
-    hour: i8,
+    of_day: i8,
     first_minute: i64,
 }
 
 impl Hour {
     fn key(self) -> (CqlDate, i8) {
-        (CqlDate(cql_date(self.day)), self.hour)
+        (CqlDate(cql_date(self.day)), self.of_day)
     }
 }
 
