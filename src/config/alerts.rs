@@ -284,7 +284,7 @@ const RULE_KEYS: &[Key] = &[
         "level",
         Word(&["", "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
         "\"\"",
-        "Rows of this level only; empty for ERROR and CRITICAL, and for all of kind \"slow\".",
+        "Rows of this level only; empty for ERROR and CRITICAL, of kind \"slow\" for all levels.",
     ),
     key("logger", Text, "\"\"", "Rows of this logger only; empty for all."),
     key("host", Text, "\"\"", "Rows of this host only; empty for this one, \"*\" for all."),
