@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use bitacora::batch::{ApplicationColumns, Batch, Row};
 use bitacora::config::{Rule, RuleKind};
+use bitacora::duration::{DurationCounts, Rung};
 use bitacora::key::{DAY_MS, Partition, RowKey, Table, day_of};
 use bitacora::ledger::{KernelIdentity, OriginRecord, Reasons, Span};
 use bitacora::maintain::alerts::{logs, store};
@@ -68,6 +69,10 @@ fn main() {
     }
 }
 
+fn seconds(seconds: u64) -> Rung {
+    Rung::exactly(Duration::from_secs(seconds)).unwrap()
+}
+
 fn rule(name: &str, kind: RuleKind, minutes: u64) -> Rule {
     Rule {
         name: name.into(),
@@ -78,7 +83,7 @@ fn rule(name: &str, kind: RuleKind, minutes: u64) -> Rule {
         host: String::new(),
         per: Duration::from_mins(minutes),
         above: 10,
-        slow: Duration::from_secs(1),
+        slow: seconds(1),
     }
 }
 
@@ -89,21 +94,18 @@ fn sets() -> [(&'static str, Vec<Rule>); 4] {
         logger: logger.into(),
         ..rule(name, RuleKind::Errors, 5)
     };
-    let slow = |name: &str, seconds| Rule {
-        slow: Duration::from_secs(seconds),
-        ..rule(name, RuleKind::Slow, 5)
-    };
+    let slow = |name: &str, rung| Rule { slow: rung, ..rule(name, RuleKind::Slow, 5) };
     let silent =
         |source: &str| Rule { source: source.into(), ..rule("silent", RuleKind::Silent, 60) };
     [
         ("errors alone, as without configuration", vec![errors()]),
         (
             "errors, logger, slow and silent, all found",
-            vec![errors(), logger("pay", "pay"), slow("slow", 1), silent("shop")],
+            vec![errors(), logger("pay", "pay"), slow("slow", seconds(1)), silent("shop")],
         ),
         (
             "logger and slow, nothing found",
-            vec![errors(), logger("nobody", "nobody"), slow("never", 3600)],
+            vec![errors(), logger("nobody", "nobody"), slow("never", seconds(60))],
         ),
         ("one of a day, by the statistics", vec![rule("a day", RuleKind::Errors, 24 * 60)]),
     ]
@@ -114,6 +116,7 @@ struct Growing {
     end: i64,
     rows: u64,
     minutes: BTreeMap<(i64, Level), u64>,
+    durations: DurationCounts,
 }
 
 async fn fill(dir: &Path, rows: usize, now_ms: i64) {
@@ -123,7 +126,11 @@ async fn fill(dir: &Path, rows: usize, now_ms: i64) {
         store.put_origin(&origin(at, source), &[], 1).await.unwrap();
     }
     let mut flying = VecDeque::new();
-    let new = || Growing { start: 0, end: 0, rows: 0, minutes: BTreeMap::new() };
+    let (minutes, durations) = (BTreeMap::new(), DurationCounts::new());
+    let new = || {
+        let (minutes, durations) = (minutes.clone(), durations.clone());
+        Growing { start: 0, end: 0, rows: 0, minutes, durations }
+    };
     let mut growing: Vec<Growing> = SOURCES.iter().map(|_| new()).collect();
     let batches = rows / BATCH_ROWS;
     for number in 0..batches {
@@ -132,8 +139,11 @@ async fn fill(dir: &Path, rows: usize, now_ms: i64) {
         for row in &batch.rows {
             of.rows += 1;
             of.end = row.key.offset_bytes + 100;
-            *of.minutes.entry((row.key.timestamp_ms.div_euclid(60_000), row.level)).or_default() +=
-                1;
+            let minute = row.key.timestamp_ms.div_euclid(60_000);
+            *of.minutes.entry((minute, row.level)).or_default() += 1;
+            if let Some(rung) = row.rung {
+                of.durations.entry(minute).or_default().add(rung);
+            }
         }
         let writer = Arc::clone(&store);
         flying.push_back(tokio::spawn(async move { writer.write(batch).await.unwrap() }));
@@ -183,6 +193,7 @@ fn span(at: usize, of: &Growing, now_ms: i64) -> Span {
         lines: of.rows,
         reasons: Reasons::default(),
         minutes: of.minutes.clone(),
+        durations: Some(of.durations.clone()),
         running_ms: None,
         crc: 0,
         marker: 0,
@@ -230,8 +241,9 @@ fn make(number: usize, batches: usize, now_ms: i64) -> Batch {
         let end = batch.text.len();
         batch.text.extend_from_slice(if id % 2 == 0 { b"pay" } else { b"cart" });
         let logger = slice(end, batch.text.len());
+        let took = if id % 1000 == 0 { 1500.0 } else { 12.5 };
+        let rung = Rung::reached(took).filter(|_| table == Table::Application);
         let further = (table == Table::Application).then(|| {
-            let took = if id % 1000 == 0 { 1500.0 } else { 12.5 };
             batch.application.push(ApplicationColumns {
                 logger: Some(logger),
                 duration_ms: Some(took),
@@ -240,6 +252,7 @@ fn make(number: usize, batches: usize, now_ms: i64) -> Batch {
             u32::try_from(batch.application.len() - 1).unwrap()
         });
         batch.rows.push(Row {
+            rung,
             key: RowKey {
                 timestamp_ms: time(row).min(midnight),
                 origin: origin_id(at),

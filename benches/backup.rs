@@ -139,7 +139,14 @@ fn batch(number: i64, rows: i64) -> Batch {
         batch.text.extend(text.as_bytes());
         let metadata = message.end..u32::try_from(batch.text.len()).unwrap();
         let key = RowKey { timestamp_ms: start + row, origin: 7, offset_bytes: at * 220 };
-        batch.rows.push(Row { key, level: Level::Info, message, metadata, further: None });
+        batch.rows.push(Row {
+            rung: None,
+            key,
+            level: Level::Info,
+            message,
+            metadata,
+            further: None,
+        });
     }
     batch
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bitacora::batch::{Batch, Row};
 use bitacora::config::Cassandra;
+use bitacora::duration::DurationCounts;
 use bitacora::key::{DAY_MS, Layout, Partition, RowKey, Table, day_of};
 use bitacora::ledger::{Reasons, Span};
 use bitacora::record::Level;
@@ -66,6 +67,7 @@ fn batches(count: usize, round: i64) -> Vec<Batch> {
             let metadata = text(&mut batch, &metadata);
             let timestamp_ms = DAY_START + offset_bytes / 400;
             batch.rows.push(Row {
+                rung: None,
                 key: RowKey { timestamp_ms, origin: round, offset_bytes },
                 level: Level::Info,
                 message,
@@ -161,6 +163,7 @@ async fn measure_counts(config: &Cassandra) {
             lines: 180_000,
             reasons: Reasons::default(),
             minutes,
+            durations: Some(DurationCounts::new()),
             running_ms: None,
             crc: 0,
             marker: 0,

@@ -99,6 +99,7 @@ fn make(spare: Option<Batch>, number: usize, files: usize) -> Batch {
         let slice =
             |from: usize, to: usize| u32::try_from(from).unwrap()..u32::try_from(to).unwrap();
         batch.rows.push(Row {
+            rung: None,
             key: RowKey { timestamp_ms: START_MS + id / 40, origin, offset_bytes: id * 220 },
             level: if id % 100 == 0 { Level::Warning } else { Level::Info },
             message: slice(start, middle),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::duration::Rung;
 use crate::key::{Partition, RowKey};
 use crate::ledger::PieceId;
 use crate::record::Level;
@@ -24,6 +25,8 @@ pub struct Row {
     pub key: RowKey,
     /// Column `level`.
     pub level: Level,
+    /// How long something took, where the record says it; never of user events.
+    pub rung: Option<Rung>,
     /// Column `message`; of a user event `event_type`, empty when there is none.
     pub message: Slice,
     /// Column `metadata`, of a user event `event_data`: a flat JSON object; empty when there is

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::duration::{DurationCounts, Rung};
 use crate::key::{RowKey, Table};
 use crate::record::Level;
 
@@ -295,6 +296,8 @@ pub struct Piece {
     pub reasons: Reasons,
     /// The rows by minute and level.
     pub minutes: MinuteCounts,
+    /// Those that say how long something took, by minute and rung; none of user events.
+    pub durations: DurationCounts,
     /// Time of the last dated record up to `end_bytes`, in milliseconds.
     pub running_ms: Option<i64>,
     /// CRC-64/XZ of the bytes.
@@ -307,8 +310,8 @@ pub struct Piece {
     pub carried: Vec<Carried>,
 }
 
-/// A row that a batch carried and that is no row of the store: why, its key and its level.
-pub type NotRow = (Reason, RowKey, Level);
+/// A row that a batch carried and that is no row of the store: why, its key, and what it counts as.
+pub type NotRow = (Reason, RowKey, Level, Option<Rung>);
 
 /// What `stores::deliver` says of a batch that is dealt with: to the tracker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -348,6 +351,8 @@ pub struct Span {
     pub reasons: Reasons,
     /// The rows by minute and level.
     pub minutes: MinuteCounts,
+    /// See [`Piece::durations`]; `None` of a span that was written before they were counted.
+    pub durations: Option<DurationCounts>,
     /// Time of the last dated record up to the end.
     pub running_ms: Option<i64>,
     /// CRC-64/XZ of the bytes.

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod batch;
 pub mod crc;
 pub mod durable;
+pub mod duration;
 pub mod key;
 pub mod ledger;
 pub mod metrics;

@@ -50,6 +50,7 @@ fn batch(number: i64, bytes: usize) -> Arc<Batch> {
     batch.text = vec![b'x'; bytes];
     for row in number * 100..(number + 1) * 100 {
         batch.rows.push(Row {
+            rung: None,
             key: RowKey { timestamp_ms: DAY + row, origin: 7, offset_bytes: row },
             level: Level::Info,
             message: 0..u32::try_from(bytes).unwrap(),

@@ -16,6 +16,7 @@ const FILE_LINES_MAX: usize = 600;
 /// Rooms that everything above the ground may use.
 const GROUND: &[&str] = &[
     "record",
+    "duration",
     "key",
     "batch",
     "ledger",
@@ -32,9 +33,10 @@ const GROUND: &[&str] = &[
 /// A room that is not in this table fails the test, so that a new import is a visible decision.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("record", &[]),
+    ("duration", &["record"]),
     ("key", &["record"]),
-    ("ledger", &["record", "key"]),
-    ("batch", &["record", "key", "ledger"]),
+    ("ledger", &["record", "duration", "key"]),
+    ("batch", &["record", "duration", "key", "ledger"]),
     ("crc", &[]),
     ("durable", &[]),
     ("backoff", &[]),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bitacora::batch::Batch;
 use bitacora::crc;
+use bitacora::duration::{DurationCounts, Rung};
 use bitacora::key::{Layout, Table, day_of};
 use bitacora::ledger::{Carried, Context, MinuteCounts, OriginId, Piece, PieceId, Reasons};
 use bitacora::record::Level;
@@ -58,6 +59,8 @@ pub struct Row {
     pub timestamp_ms: i64,
     /// Its level.
     pub level: Level,
+    /// How long something took, where it says so.
+    pub rung: Option<Rung>,
     /// All its texts.
     pub texts: Vec<String>,
 }
@@ -70,6 +73,7 @@ pub struct Sum {
     unparsed: u64,
     reasons: Reasons,
     minutes: MinuteCounts,
+    durations: DurationCounts,
     running_ms: Option<i64>,
     crc: u64,
 }
@@ -195,11 +199,16 @@ impl Text<'_> {
         );
         assert_eq!(sum.rows, rows.len() as u64);
         assert_eq!(sum.crc, crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Xz, bytes));
-        let mut minutes = MinuteCounts::new();
+        let (mut minutes, mut durations) = (MinuteCounts::new(), DurationCounts::new());
         for row in rows.values() {
-            *minutes.entry((row.timestamp_ms.div_euclid(60_000), row.level)).or_default() += 1;
+            let minute = row.timestamp_ms.div_euclid(60_000);
+            *minutes.entry((minute, row.level)).or_default() += 1;
+            if let Some(rung) = row.rung {
+                durations.entry(minute).or_default().add(rung);
+            }
         }
         assert_eq!(sum.minutes, minutes);
+        assert_eq!(sum.durations, durations);
         assert_pieces_are_known(&output.batches, &output.pieces);
         Made { rows, pieces: output.pieces.clone(), sum }
     }
@@ -213,6 +222,9 @@ impl Sum {
         self.reasons.merge(&piece.reasons);
         for (minute, rows) in &piece.minutes {
             *self.minutes.entry(*minute).or_default() += rows;
+        }
+        for (minute, rows) in &piece.durations {
+            self.durations.entry(*minute).or_default().merge(rows);
         }
         self.running_ms = piece.running_ms;
         self.crc = crc::combine(self.crc, piece.crc, piece.end_bytes - piece.start_bytes);
@@ -258,7 +270,8 @@ fn rows_of(batches: &[Batch]) -> BTreeMap<i64, Row> {
                 assert!(known.is_ok(), "metadata is no flat object: {}", texts[1]);
             }
             let stamp = batch.row_stamp(index);
-            let row_made = Row { timestamp_ms: row.key.timestamp_ms, level: row.level, texts };
+            let (timestamp_ms, level, rung) = (row.key.timestamp_ms, row.level, row.rung);
+            let row_made = Row { timestamp_ms, level, rung, texts };
             let earlier = rows.get(&row.key.offset_bytes);
             if let Some((_, earlier)) = earlier {
                 assert_eq!(earlier.timestamp_ms, row_made.timestamp_ms, "an amended row moves");

@@ -48,6 +48,7 @@ async fn store(dir: &std::path::Path) {
         let mut batch = Batch::new(partition, "web1".into());
         batch.text = format!("Row {number}").into_bytes();
         batch.rows.push(Row {
+            rung: None,
             key: RowKey { timestamp_ms: time, origin: 1, offset_bytes: number },
             level: if number % 2 == 1 { Level::Error } else { Level::Info },
             message: 0..u32::try_from(batch.text.len()).unwrap(),

@@ -262,7 +262,7 @@ mod tests {
     fn nothing_to_do_is_said() {
         assert_eq!(
             told(&Answer::Applied(Vec::new())),
-            "keyspace logging is up to date (version 7)\n"
+            "keyspace logging is up to date (version 8)\n"
         );
     }
 }

@@ -10,7 +10,9 @@ use super::keys::{HOUR_MS, Key, Kind, Section, example, key, millis};
 use super::load::Build;
 use super::problem::Place;
 use super::settings::Settings;
+use super::units;
 use super::walk::{Entries, Located};
+use crate::duration::Rung;
 
 /// `[alerts]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +79,8 @@ pub struct Rule {
     pub per: Duration,
     /// Trouble when there are more; for [`RuleKind::Silent`] it is not looked at.
     pub above: u64,
-    /// A record is slow when it took longer.
-    pub slow: Duration,
+    /// A record is slow when it took so long or longer.
+    pub slow: Rung,
 }
 
 /// `kind` of an `[[alerts.rule]]`.
@@ -86,7 +88,7 @@ pub struct Rule {
 pub enum RuleKind {
     /// Rows of a level.
     Errors,
-    /// Rows with a long `duration_ms`.
+    /// Rows that say that something took long.
     Slow,
     /// A source that stores nothing.
     Silent,
@@ -275,20 +277,25 @@ const RULE_KEYS: &[Key] = &[
         "kind",
         Word(&["errors", "slow", "silent"]),
         "\"errors\"",
-        "\"errors\" counts rows of a level, \"slow\" rows that took longer than slow, \"silent\" is trouble when a source stores nothing.",
+        "\"errors\" counts rows of a level, \"slow\" rows that took slow or longer, \"silent\" is trouble when a source stores nothing.",
     ),
     key("source", Text, "\"\"", "Rows of this source only; empty for all."),
     key(
         "level",
         Word(&["", "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
         "\"\"",
-        "Rows of this level only; empty for ERROR and CRITICAL.",
+        "Rows of this level only; empty for ERROR and CRITICAL, of kind \"slow\" for all levels.",
     ),
     key("logger", Text, "\"\"", "Rows of this logger only; empty for all."),
     key("host", Text, "\"\"", "Rows of this host only; empty for this one, \"*\" for all."),
     key("per", WINDOW, "\"5m\"", "The window."),
     key("above", Integer(0, i64::MAX), "10", "Trouble when there are more."),
-    key("slow", millis(1, HOUR_MS), "\"1s\"", "For kind \"slow\": what is too long."),
+    key(
+        "slow",
+        millis(1, HOUR_MS),
+        "\"1s\"",
+        "For kind \"slow\": what is too long. One of 50ms, 100ms, 200ms, 500ms, 1s, 2s, 5s, 10s, 30s and 1m, by which the statistics count.",
+    ),
     key("enabled", Switch, "true", "false switches the rule off."),
 ];
 
@@ -444,6 +451,7 @@ fn rule(build: &mut Build<'_>, section: Located<Entries>) -> Option<Rule> {
     if kind == RuleKind::Silent && settings.text("source").is_empty() {
         build.problem(&header, "kind \"silent\" needs source");
     }
+    let slow = slow(build, &header, &settings);
     settings.switch("enabled").then(|| Rule {
         name: settings.text("name").to_owned(),
         kind,
@@ -453,6 +461,22 @@ fn rule(build: &mut Build<'_>, section: Located<Entries>) -> Option<Rule> {
         host: settings.text("host").to_owned(),
         per: settings.duration("per").unwrap_or_default(),
         above: settings.integer("above").unsigned_abs(),
-        slow: settings.duration("slow").unwrap_or_default(),
+        slow,
     })
+}
+
+fn slow(build: &mut Build<'_>, header: &Place, settings: &Settings) -> Rung {
+    let said = settings.duration("slow");
+    if let Some(rung) = said.and_then(Rung::exactly) {
+        return rung;
+    }
+    if !settings.wrong("slow") {
+        let rungs: Vec<_> =
+            Rung::thresholds().map(|rung| units::show_duration(rung.threshold())).collect();
+        let said = units::show_duration(said.unwrap_or_default());
+        let place = settings.said("slow").map_or(header, |slow| &slow.place);
+        let rungs = rungs.join(", ");
+        build.problem(place, format!("no statistics count by {said}; slow is one of {rungs}"));
+    }
+    Rung::ANY
 }

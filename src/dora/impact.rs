@@ -1,22 +1,19 @@
-//! What the logs say before and after a deployment. Errors and 5xx answers come from the
-//! statistics of the log store, which know each row; slow records are not in them, and are looked
-//! for row by row, up to a limit.
+//! What the logs say before and after a deployment, from the statistics of the log store, which
+//! know each row.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::events::Deployment;
+use crate::duration::Rung;
 use crate::key::Table;
 use crate::query::filter::Name;
-use crate::query::{Asked, Filter, Lines, QueryError, run};
+use crate::query::{Filter, QueryError};
 use crate::record::Level;
-use crate::stores::{CountKey, LogReader};
+use crate::stores::{LogReader, MinuteDurations};
 
 const MINUTE_MS: i64 = 60_000;
-
-/// Rows that are read on each side to find slow ones.
-pub const SCANNED_MAX: usize = 50_000;
 
 /// A share that has at least doubled is worth a look…
 const STEP: f64 = 2.0;
@@ -29,16 +26,14 @@ const MORE_MIN: f64 = 10.0;
 pub struct Question {
     /// Minutes on each side.
     pub minutes: u32,
-    /// Rows that took at least so long are slow, in milliseconds.
-    pub slow_ms: f64,
+    /// Rows that took at least so long are slow.
+    pub slow: Rung,
     /// Sources and hosts whose rows are looked at; empty for all.
     pub sources: Vec<Name>,
     /// Hosts; empty for all.
     pub hosts: Vec<Name>,
     /// Sources of the format `nginx/access`: its errors are the answers of 500 and above.
     pub access: Vec<String>,
-    /// Rows that are read on each side to find slow ones.
-    pub scanned_max: usize,
 }
 
 /// Rows of one kind among others.
@@ -63,10 +58,10 @@ pub struct Side {
     pub errors: Share,
     /// Answers of 500 and above among those of web servers.
     pub server_errors: Share,
-    /// Slow rows among those that were read.
+    /// Slow rows among those that say how long something took.
     pub slow: Share,
-    /// There were more rows than may be read: `slow` speaks of the newest ones.
-    pub slow_cut: bool,
+    /// Rows that are not in `slow`, as the version that stored them did not count durations.
+    pub slow_unknown: u64,
     /// Errors by source.
     pub errors_by_source: BTreeMap<String, u64>,
 }
@@ -95,8 +90,8 @@ pub struct Impact {
     pub version: String,
     /// When it was in production, in milliseconds.
     pub deployed_ms: i64,
-    /// Rows that took at least so long are slow.
-    pub slow_ms: f64,
+    /// Rows that took at least so many milliseconds are slow.
+    pub slow_ms: u32,
     /// The minutes before that of the deployment.
     pub before: Side,
     /// The minutes after it.
@@ -138,7 +133,7 @@ pub async fn impact(
         service: deployment.service.clone(),
         version: deployment.version.clone(),
         deployed_ms: deployment.deployed_ms,
-        slow_ms: question.slow_ms,
+        slow_ms: question.slow.ms(),
         unfinished: until_ms < after_ms + length_ms,
         suspect: steps.iter().any(|step| step.worse),
         before,
@@ -182,11 +177,16 @@ async fn side(
         hosts: question.hosts.clone(),
         ..Filter::default()
     };
-    let counts =
-        if since_ms < until_ms { reader.counts(since_ms, until_ms).await? } else { Vec::new() };
+    let some = since_ms < until_ms;
+    let counts = if some { reader.counts(since_ms, until_ms).await? } else { Vec::new() };
+    let durations = if some { reader.durations(since_ms, until_ms).await? } else { Vec::new() };
     let (mut errors, mut all, mut server_errors, mut answers) = (0, 0, 0, 0);
     let mut errors_by_source: BTreeMap<String, u64> = BTreeMap::new();
-    for (key, rows) in counts.iter().filter(|(key, _)| wanted(&filter, key)) {
+    let wanted = |table: Table, source: &str, host: &str| {
+        table != Table::Events && filter.wants_source(source) && filter.wants_host(host)
+    };
+    let counts = counts.iter().filter(|(key, _)| wanted(key.table, &key.source, &key.host));
+    for (key, rows) in counts {
         let is_error = matches!(key.level, Level::Error | Level::Critical);
         let is_answer = question.access.contains(&key.source);
         all += rows;
@@ -197,48 +197,21 @@ async fn side(
             *errors_by_source.entry(key.source.clone()).or_default() += rows;
         }
     }
-    let (slow, slow_cut) = slow(reader, &filter, question).await?;
+    let mut took = MinuteDurations::default();
+    for (key, durations) in &durations {
+        if wanted(key.table, &key.source, &key.host) {
+            took.merge(durations);
+        }
+    }
     Ok(Side {
         since_ms,
         until_ms,
         errors: Share::new(errors, all),
         server_errors: Share::new(server_errors, answers),
-        slow,
-        slow_cut,
+        slow: Share::new(took.counted.at_least(question.slow), took.counted.at_least(Rung::ANY)),
+        slow_unknown: took.unknown,
         errors_by_source,
     })
-}
-
-fn wanted(filter: &Filter, key: &CountKey) -> bool {
-    key.table != Table::Events && filter.wants_source(&key.source) && filter.wants_host(&key.host)
-}
-
-/// Slow rows among the newest ones, and whether there were more than may be read.
-async fn slow(
-    reader: &dyn LogReader,
-    filter: &Filter,
-    question: &Question,
-) -> Result<(Share, bool), QueryError> {
-    if filter.since_ms >= filter.until_ms {
-        return Ok((Share::new(0, 0), false));
-    }
-    let slow = Filter { min_duration_ms: Some(question.slow_ms), ..filter.clone() };
-    let lines = Lines::Newest(question.scanned_max.saturating_add(1));
-    let asked = Asked { filter: filter.clone(), lines, reverse: true, from: None };
-    let (mut found, mut read) = (0, 0);
-    let most = u64::try_from(question.scanned_max).unwrap_or(u64::MAX);
-    let mut cut = false;
-    run(reader, &asked, &mut |row| {
-        if read == most {
-            cut = true;
-        } else {
-            read += 1;
-            found += u64::from(slow.fits(row));
-        }
-        Ok(())
-    })
-    .await?;
-    Ok((Share::new(found, read), cut))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::batch::EVENT_DATA_PREFIX;
+use crate::duration;
 use crate::key::Table;
 use crate::record::Level;
 use crate::stores::{LogReader, RowQuery, StoreError, StoredRow};
@@ -224,7 +225,8 @@ impl Filter {
             return true;
         }
         let metadata = metadata(row);
-        let slow = |min| duration_ms(row, &metadata).is_some_and(|took| took >= min);
+        let took = || duration::of_row(|name| field(row, &metadata, name));
+        let slow = |min| took().is_some_and(|took| took >= min);
         let id = |id: u128| {
             let text = uuid::Uuid::from_u128(id).to_string();
             column(row, "request_id").is_some_and(|found| found == text)
@@ -292,16 +294,6 @@ pub fn field<'a>(
     let key = name.strip_prefix(prefix).unwrap_or(name);
     let of_row = if key == name { column(row, name) } else { None };
     of_row.or_else(|| metadata.get(key).or_else(|| metadata.get(name)).map(value_text))
-}
-
-/// How long something took, where a row says it, by the names of the formats.
-fn duration_ms(row: &StoredRow, metadata: &Map<String, Value>) -> Option<f64> {
-    const NAMES: [(&str, f64); 4] =
-        [("duration_ms", 1.0), ("request_time", 1e3), ("query_time_s", 1e3), ("time_total", 1.0)];
-    NAMES.into_iter().find_map(|(name, unit)| {
-        let value: f64 = field(row, metadata, name)?.parse().ok()?;
-        Some(value * unit)
-    })
 }
 
 /// Compiles a search as `journalctl` does: without regard to case if the pattern is all in lower

@@ -9,10 +9,14 @@ use super::filter::Tables;
 use super::follow::Follower;
 use super::run::From;
 use super::*;
+use crate::duration::DurationCounts;
 use crate::key::{RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, MinuteCounts, Span, StoredOrigin, Watermark};
 use crate::record::Level;
-use crate::stores::{Answer, CountKey, Grown, KeyVisitor, LogReader, Page, RowQuery, StoredRow};
+use crate::stores::{
+    Answer, CountKey, DurationKey, Grown, KeyVisitor, LogReader, MinuteDurations, Page, RowQuery,
+    StoredRow,
+};
 
 /// A row of origin 1, whose offset is its time.
 pub(crate) fn row(timestamp_ms: i64, message: &str) -> StoredRow {
@@ -100,6 +104,7 @@ impl ModelStore {
             lines: of_span.len() as u64,
             reasons: crate::ledger::Reasons::default(),
             minutes,
+            durations: Some(DurationCounts::new()),
             running_ms,
             crc: 0,
             marker: 0,
@@ -154,6 +159,10 @@ impl LogReader for ModelStore {
             }
         }
         done(counts)
+    }
+
+    fn durations(&self, _: i64, _: i64) -> Answer<'_, Vec<(DurationKey, MinuteDurations)>> {
+        done(Vec::new())
     }
 
     fn sources(&self) -> Answer<'_, Vec<String>> {

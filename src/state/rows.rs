@@ -11,6 +11,7 @@ use rusqlite::types::Type;
 use rusqlite::{Row, Statement, named_params};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::duration;
 use crate::key::Table;
 use crate::ledger::{
     Carried, Encoding, KernelIdentity, Marker, OriginId, OriginRecord, Reasons, Span,
@@ -132,6 +133,9 @@ struct SpanText {
     lines: u64,
     reasons: Reasons,
     minutes: Vec<(i64, String, u64)>,
+    /// Missing in the text of an older version.
+    #[serde(default)]
+    durations: Option<Vec<Vec<i64>>>,
     running_ms: Option<i64>,
     crc: u64,
     marker: u64,
@@ -155,6 +159,7 @@ pub(crate) fn span_text(span: &Span) -> String {
         lines: span.lines,
         reasons: span.reasons.clone(),
         minutes: minutes.map(|((minute, level), n)| (*minute, level.to_string(), *n)).collect(),
+        durations: span.durations.as_ref().map(duration::to_lines),
         running_ms: span.running_ms,
         crc: span.crc,
         marker: span.marker,
@@ -185,6 +190,7 @@ pub(crate) fn span_of(origin: OriginId, text: &str) -> rusqlite::Result<Span> {
             .iter()
             .map(|(minute, name, n)| ((*minute, level(name)), *n))
             .collect(),
+        durations: span.durations.as_deref().map(duration::from_lines),
         running_ms: span.running_ms,
         crc: span.crc,
         marker: span.marker,

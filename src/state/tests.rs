@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
+use crate::duration;
 use crate::key::Table;
 use crate::ledger::{
     Carried, Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, Marker, OriginId,
@@ -62,6 +63,7 @@ fn span(origin: OriginId, start_bytes: u64, end_bytes: u64) -> Span {
         lines: 10,
         reasons,
         minutes: BTreeMap::from([((5, Level::Error), 4), ((5, Level::Info), 3)]),
+        durations: Some(duration::from_lines(&[vec![5, 3, 0, 1]])),
         running_ms: Some(NOW_MS),
         crc: u64::MAX - 3,
         marker: u64::MAX - end_bytes,
@@ -442,4 +444,15 @@ fn a_file_system_that_became_read_only_is_said() {
     assert!(error.to_string().contains("Read-only file system"), "{error}");
     mount.again("rw");
     place.open().put_meta("more", &1).unwrap();
+}
+
+#[test]
+fn a_span_of_a_version_that_did_not_count_durations_is_read() {
+    let span = span(1, 100, 200);
+    let text = rows::span_text(&span);
+    assert_eq!(rows::span_of(1, &text).unwrap(), span);
+    let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
+    older.as_object_mut().unwrap().remove("durations").unwrap();
+    let read = rows::span_of(1, &older.to_string()).unwrap();
+    assert_eq!(read, Span { durations: None, ..span });
 }

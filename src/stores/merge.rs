@@ -4,6 +4,7 @@
 
 use super::expired::Expired;
 use crate::crc;
+use crate::duration::DurationCounts;
 use crate::ledger::{MinuteCounts, Reason, Span, StoredOrigin};
 
 /// A span that takes the place of others.
@@ -60,6 +61,7 @@ fn alone(span: &Span) -> Merged {
     ended.reasons.add(Reason::Expired, span.rows);
     ended.rows = 0;
     ended.minutes = MinuteCounts::new();
+    ended.durations = ended.durations.map(|_| DurationCounts::new());
     Merged { span: ended, spans: 1 }
 }
 
@@ -106,6 +108,7 @@ mod tests {
             lines: 3,
             reasons,
             minutes: [((day * 24 * 60, Level::Info), 2)].into(),
+            durations: Some(DurationCounts::new()),
             running_ms: Some(day * DAY_MS),
             crc: checksum(start_bytes, end_bytes),
             marker: end_bytes,

@@ -3,12 +3,14 @@
 //! A write is idempotent: the same batch twice is the same rows once. No store retries; only
 //! [`deliver`] does. Nothing here knows sources.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::Batch;
+use crate::duration::{DurationCounts, Durations};
 use crate::key::{Layout, RowKey, Table};
 use crate::ledger::{
     Context, DeadLetter, LossReceipt, OriginId, OriginRecord, Span, StoredOrigin, Watermark,
@@ -287,6 +289,60 @@ pub struct CountKey {
     pub host: String,
 }
 
+/// Whose rows a [`MinuteDurations`] counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DurationKey {
+    /// Minutes since 1970.
+    pub minute: i64,
+    /// Table.
+    pub table: Table,
+    /// Column `source`.
+    pub source: String,
+    /// Column `host`.
+    pub host: String,
+}
+
+/// How long the rows of a minute took, from the statistics that follow the spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MinuteDurations {
+    /// Rows that say how long something took.
+    pub counted: Durations,
+    /// Rows of which it is not known: a version that did not count them has written their span.
+    pub unknown: u64,
+}
+
+impl MinuteDurations {
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.counted.merge(&other.counted);
+        self.unknown = self.unknown.saturating_add(other.unknown);
+    }
+}
+
+/// What a span says of durations, by minute; `rows` are its rows by minute and level. No user
+/// event has a duration.
+pub(crate) fn minute_durations(
+    table: Table,
+    durations: Option<&DurationCounts>,
+    rows: impl IntoIterator<Item = (i64, u64)>,
+) -> BTreeMap<i64, MinuteDurations> {
+    let mut minutes: BTreeMap<i64, MinuteDurations> = BTreeMap::new();
+    match durations {
+        Some(durations) => {
+            let of = |counted: &Durations| MinuteDurations { counted: *counted, unknown: 0 };
+            minutes.extend(durations.iter().map(|(minute, counted)| (*minute, of(counted))));
+        }
+        None if table == Table::Events => {}
+        None => {
+            for (minute, unknown) in rows {
+                let of_level = MinuteDurations { unknown, ..MinuteDurations::default() };
+                minutes.entry(minute).or_default().merge(&of_level);
+            }
+        }
+    }
+    minutes
+}
+
 /// Spans that have grown since somebody looked.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Grown {
@@ -311,6 +367,14 @@ pub trait LogReader: Send + Sync {
 
     /// Counts of committed rows between two times, by minute, source, level and host.
     fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>>;
+
+    /// How long committed rows between two times took, by minute, source and host. Rows that do
+    /// not say it are in no answer.
+    fn durations(
+        &self,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Answer<'_, Vec<(DurationKey, MinuteDurations)>>;
 
     /// Names of all sources.
     fn sources(&self) -> Answer<'_, Vec<String>>;

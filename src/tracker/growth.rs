@@ -1,6 +1,7 @@
 //! How a span grows by a piece.
 
 use crate::crc;
+use crate::duration::DurationCounts;
 use crate::key::Table;
 use crate::ledger::{Marker, MinuteCounts, NotRow, OriginId, Piece, Reasons, Span};
 
@@ -30,6 +31,7 @@ pub(super) fn empty_span(
         lines: 0,
         reasons: Reasons::default(),
         minutes: MinuteCounts::new(),
+        durations: Some(DurationCounts::new()),
         running_ms: None,
         crc: 0,
         marker: piece.marker,
@@ -54,13 +56,18 @@ pub(super) fn grow(span: &mut Span, piece: &Piece, now_ms: i64) {
     for (key, rows) in &piece.minutes {
         *span.minutes.entry(*key).or_default() += rows;
     }
+    if let Some(durations) = &mut span.durations {
+        for (minute, more) in &piece.durations {
+            durations.entry(*minute).or_default().merge(more);
+        }
+    }
     span.marker = piece.marker;
     span.carried.clone_from(&piece.carried);
     span.last_write_ms = span.last_write_ms.max(now_ms);
 }
 
 /// A row that was counted is none: it counts under a reason.
-pub(super) fn leave_out(span: &mut Span, (reason, key, level): NotRow) {
+pub(super) fn leave_out(span: &mut Span, (reason, key, level, rung): NotRow) {
     let minute = (key.timestamp_ms.div_euclid(60_000), level);
     let counted = span.minutes.get_mut(&minute);
     assert!(
@@ -73,6 +80,14 @@ pub(super) fn leave_out(span: &mut Span, (reason, key, level): NotRow) {
         *rows -= 1;
         if *rows == 0 {
             span.minutes.remove(&minute);
+        }
+    }
+    if let (Some(rung), Some(durations)) = (rung, &mut span.durations)
+        && let Some(of_minute) = durations.get_mut(&minute.0)
+    {
+        of_minute.remove(rung);
+        if of_minute.is_empty() {
+            durations.remove(&minute.0);
         }
     }
     span.rows -= 1;

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::account::SPAN_AGE_MAX_MS;
 use super::growth::SPAN_ROWS_MAX;
 use super::*;
+use crate::duration::{DurationCounts, Durations, Rung};
 use crate::key::RowKey;
 use crate::ledger::Reason;
 use crate::record::Level;
@@ -28,6 +29,7 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
         lines: rows,
         reasons: Reasons::default(),
         minutes: (rows > 0).then_some(((1, Level::Info), rows)).into_iter().collect(),
+        durations: durations(rung(id), rows),
         running_ms: Some(60_000),
         covered_bytes: start + rows,
         crc: checksum(Crc64Xz, &vec![b'\n'; usize::try_from(rows).unwrap()]),
@@ -37,14 +39,28 @@ fn piece(id: PieceId, start: u64, rows: u64, batches: u32) -> Piece {
     }
 }
 
+/// How long each row of this piece took: some say it, some do not.
+fn rung(id: PieceId) -> Option<Rung> {
+    Rung::reached([-1.0, 7.0, 700.0][usize::try_from(id % 3).unwrap()])
+}
+
+fn durations(rung: Option<Rung>, rows: u64) -> DurationCounts {
+    let (Some(rung), true) = (rung, rows > 0) else { return DurationCounts::new() };
+    let mut counts = Durations::default();
+    (0..rows).for_each(|_| counts.add(rung));
+    [(1, counts)].into()
+}
+
 fn opened() -> Tracker {
     let mut tracker = Tracker::new(Lifetimes::all(Some(Duration::from_secs(90))));
     tracker.open(ORIGIN, 0, None, TABLE, "nginx/access");
     tracker
 }
 
-fn not_row(reason: Reason, offset: i64) -> NotRow {
-    (reason, RowKey { timestamp_ms: 60_001, origin: ORIGIN, offset_bytes: offset }, Level::Info)
+/// A row of piece `id`.
+fn not_row(reason: Reason, offset: i64, id: PieceId) -> NotRow {
+    let key = RowKey { timestamp_ms: 60_001, origin: ORIGIN, offset_bytes: offset };
+    (reason, key, Level::Info, rung(id))
 }
 
 /// Writes everything that waits; answers the last state of each span.
@@ -97,7 +113,7 @@ fn spans_say_how_long_the_rows_of_their_table_and_source_live() {
 #[test]
 fn acknowledgements_may_come_before_their_piece() {
     let mut tracker = opened();
-    tracker.acked(&[1], &[not_row(Reason::Expired, 3)], 100);
+    tracker.acked(&[1], &[not_row(Reason::Expired, 3, 1)], 100);
     tracker.piece(piece(1, 0, 10, 1), 900);
     let spans = tracker.due(1000);
     assert_eq!((spans[0].rows, spans[0].reasons.get(Reason::Expired)), (9, 1));
@@ -109,8 +125,8 @@ fn acknowledgements_may_come_before_their_piece() {
 fn a_row_that_was_amended_and_refused_twice_is_one_dead_letter() {
     let mut tracker = opened();
     tracker.piece(piece(1, 0, 10, 2), 0);
-    tracker.acked(&[1], &[not_row(Reason::DeadLetter, 3)], 0);
-    tracker.acked(&[1], &[not_row(Reason::DeadLetter, 3)], 0);
+    tracker.acked(&[1], &[not_row(Reason::DeadLetter, 3, 1)], 0);
+    tracker.acked(&[1], &[not_row(Reason::DeadLetter, 3, 1)], 0);
     let span = tracker.due(0).remove(0);
     assert_eq!((span.rows, span.reasons.get(Reason::DeadLetter), span.lines), (9, 1, 10));
 }
@@ -123,7 +139,7 @@ fn an_open_record_is_covered_once_its_text_is_stored_and_all_before_it_is_commit
     tracker.piece(early, 0);
     assert_eq!(tracker.covered_bytes(ORIGIN), Some(0));
     tracker.acked(&[1], &[], 0);
-    tracker.acked(&[2], &[not_row(Reason::Expired, 12)], 0);
+    tracker.acked(&[2], &[not_row(Reason::Expired, 12, 2)], 0);
     assert_eq!(tracker.covered_bytes(ORIGIN), Some(0), "no span says so");
     drain(&mut tracker, 0);
     assert_eq!(tracker.covered_bytes(ORIGIN), Some(50));
@@ -315,8 +331,9 @@ struct Model {
     owed: Vec<(PieceId, Option<i64>)>,
     /// Start of each piece that is not acknowledged.
     open: BTreeMap<PieceId, (u64, usize)>,
-    refused: BTreeSet<i64>,
+    refused: BTreeSet<(i64, PieceId)>,
     rows: u64,
+    durations: Durations,
     lines: u64,
     sources: BTreeMap<u64, String>,
     store: BTreeMap<u64, Span>,
@@ -342,6 +359,9 @@ impl Model {
         }
         self.rows += rows;
         self.lines += rows + blank;
+        for more in durations(rung(id), rows).values() {
+            self.durations.merge(more);
+        }
         Piece {
             lines: rows + blank,
             end_bytes: start + rows + blank,
@@ -367,6 +387,7 @@ impl Model {
     fn check(&self) {
         let mut at = 0;
         let (mut rows, mut lines, mut reasons) = (0, 0, Reasons::default());
+        let mut durations = Durations::default();
         for span in self.store.values() {
             assert_eq!(span.start_bytes, at, "a gap or an overlap");
             at = span.end_bytes;
@@ -377,6 +398,7 @@ impl Model {
             let (from, source) = self.sources.range(..=span.start_bytes).next_back().unwrap();
             assert!(self.sources.range(from + 1..).all(|(next, _)| *next >= span.end_bytes));
             assert_eq!(&span.source, source);
+            span.durations.iter().flatten().for_each(|(_, more)| durations.merge(more));
             rows += span.rows;
             lines += span.lines;
             reasons.merge(&span.reasons);
@@ -385,16 +407,19 @@ impl Model {
         assert_eq!((rows, lines), (self.rows - self.refused.len() as u64, self.lines));
         assert_eq!(reasons.get(Reason::DeadLetter), self.refused.len() as u64);
         assert_eq!(rows + reasons.total(), lines);
+        let mut wanted = self.durations;
+        self.refused.iter().filter_map(|(_, id)| rung(*id)).for_each(|rung| wanted.remove(rung));
+        assert_eq!(durations, wanted);
     }
 
     fn ack(&mut self, tracker: &mut Tracker, index: usize, bad: bool, now_ms: i64) {
         let (id, offset) = self.owed.swap_remove(index);
         let refused: Vec<NotRow> = offset
             .filter(|_| bad)
-            .map(|offset| not_row(Reason::DeadLetter, offset))
+            .map(|offset| not_row(Reason::DeadLetter, offset, id))
             .into_iter()
             .collect();
-        self.refused.extend(refused.iter().map(|row| row.1.offset_bytes));
+        self.refused.extend(refused.iter().map(|row| (row.1.offset_bytes, id)));
         if let Some((_, left)) = self.open.get_mut(&id) {
             *left -= 1;
             if *left == 0 {

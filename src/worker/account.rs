@@ -7,6 +7,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::lines::Line;
 use crate::crc;
+use crate::duration::{DurationCounts, Durations, Rung};
 use crate::ledger::{Carried, MinuteCounts, OriginId, Piece, PieceId, Reason, Reasons};
 use crate::record::Level;
 
@@ -26,6 +27,8 @@ pub struct Counted {
     pub timestamp_ms: i64,
     /// Its level.
     pub level: Level,
+    /// How long something took, where it says so.
+    pub rung: Option<Rung>,
     /// No parser understood it.
     pub unparsed: bool,
     /// The text itself had a time.
@@ -97,6 +100,9 @@ struct Sum {
     minutes: MinuteCounts,
     /// The minute and level that were counted last, not yet in `minutes`.
     last: Option<(i64, Level, u64)>,
+    durations: DurationCounts,
+    /// Those of the minute that was counted last, not yet in `durations`.
+    last_durations: (i64, Durations),
 }
 
 impl Sum {
@@ -107,15 +113,29 @@ impl Sum {
         match &mut self.last {
             Some((of, level, count)) if *of == minute && *level == counted.level => *count += 1,
             _ => {
-                self.settle();
+                self.settle_level();
                 self.last = Some((minute, counted.level, 1));
             }
         }
+        if let Some(rung) = counted.rung {
+            if self.last_durations.0 != minute {
+                self.settle_durations();
+                self.last_durations.0 = minute;
+            }
+            self.last_durations.1.add(rung);
+        }
     }
 
-    fn settle(&mut self) {
+    fn settle_level(&mut self) {
         if let Some((minute, level, count)) = self.last.take() {
             *self.minutes.entry((minute, level)).or_default() += count;
+        }
+    }
+
+    fn settle_durations(&mut self) {
+        let (minute, durations) = std::mem::take(&mut self.last_durations);
+        if !durations.is_empty() {
+            self.durations.entry(minute).or_default().merge(&durations);
         }
     }
 }
@@ -333,7 +353,8 @@ impl Account {
         let start = self.boundary;
         let shifted = crc::combine(self.boundary_total, 0, end - start);
         let mut sum = std::mem::take(&mut self.sum);
-        sum.settle();
+        sum.settle_level();
+        sum.settle_durations();
         assert_eq!(sum.rows + sum.reasons.total(), sum.lines, "a line counts exactly once");
         self.boundary = end;
         self.boundary_total = total;
@@ -349,6 +370,7 @@ impl Account {
             lines: sum.lines,
             reasons: sum.reasons,
             minutes: sum.minutes,
+            durations: sum.durations,
             running_ms: self.boundary_running_ms,
             crc: total ^ shifted,
             marker,
@@ -372,6 +394,7 @@ impl Account {
             lines: 0,
             reasons: Reasons::default(),
             minutes: MinuteCounts::new(),
+            durations: DurationCounts::new(),
             running_ms: self.boundary_running_ms,
             crc: checksum_of_nothing(),
             marker: self.boundary_marker,

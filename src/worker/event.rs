@@ -79,7 +79,8 @@ pub(super) fn write(
     let metadata = slice(start, batch.text.len());
     batch.events.push(columns);
     let further = u32::try_from(batch.events.len() - 1).ok();
-    batch.rows.push(Row { key, level: record.level, message: event_type, metadata, further });
+    let (level, message) = (record.level, event_type);
+    batch.rows.push(Row { key, level, rung: None, message, metadata, further });
 }
 
 fn inner_key<'a>(field: &'a Field<'_>) -> Option<&'a [u8]> {

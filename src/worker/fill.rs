@@ -258,7 +258,7 @@ mod tests {
                 batch.text.extend(std::iter::repeat_n(b'x', text_bytes));
                 batch.events.push(EventColumns { user_id: user, ..EventColumns::default() });
                 let (message, metadata, further) = (0..0, 0..0, None);
-                batch.rows.push(Row { key, level, message, metadata, further });
+                batch.rows.push(Row { rung: None, key, level, message, metadata, further });
             });
         }
 

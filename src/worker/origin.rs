@@ -11,6 +11,7 @@ use super::event::user_of;
 use super::fill::{Fill, Recent, Whose};
 use super::frame::{Framing, Handler};
 use super::{Numbers, Output, WorkerError, format_of, row};
+use crate::duration::Rung;
 use crate::key::{RowKey, Table};
 use crate::ledger::{Context, OriginId, PieceId, Reason};
 use crate::parse::{Clock, Parser};
@@ -304,12 +305,15 @@ impl Step<'_> {
             self.core.account.running_before(framed.start)
         };
         let timestamp_ms = dated.or(running).unwrap_or(self.core.anchor_ms);
-        if !framed.unchanged {
-            self.write(framed, timestamp_ms, &record, raw);
-        }
+        let rung = if framed.unchanged {
+            row::rung(self.core.table, &record)
+        } else {
+            self.write(framed, timestamp_ms, &record, raw)
+        };
         let counted = Counted {
             timestamp_ms,
             level: record.level,
+            rung,
             unparsed: !record.parsed,
             dated: dated.is_some(),
         };
@@ -332,26 +336,30 @@ impl Step<'_> {
         }
     }
 
+    /// Puts the row into a batch; answers on which rung it counts.
     fn write(
         &mut self,
         framed: &Framed<'_>,
         timestamp_ms: i64,
         record: &Record<'_>,
         raw: Option<&[u8]>,
-    ) {
+    ) -> Option<Rung> {
         let offset_bytes = i64::try_from(framed.start).unwrap_or(i64::MAX);
         let key = RowKey { timestamp_ms, origin: self.origin, offset_bytes };
         let Core { source, table, group, recent, group_batches, .. } = &mut *self.core;
         let user = if *table == Table::Events { user_of(&record.fields) } else { 0 };
         let whose = Whose { table: *table, source, group: *group, key, level: record.level, user };
         let ready = &mut self.output.batches;
+        let mut rung = None;
         let new = self.fill.row(&whose, recent, self.now_ms, ready, |batch| {
             row::write(batch, key, record, &framed.flags, raw);
+            rung = batch.rows.last().and_then(|row| row.rung);
         });
         *group_batches += u32::from(new);
         if framed.amends {
             *self.output.amended.entry(self.core.source.to_string()).or_default() += 1;
         }
+        rung
     }
 }
 

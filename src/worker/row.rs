@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Flags;
 use crate::batch::{ApplicationColumns, Batch, Row, Slice};
+use crate::duration::Rung;
 use crate::key::{RowKey, Table};
 use crate::record::{Field, Record};
 
@@ -40,7 +41,13 @@ pub fn write(
         batch.application.push(columns.columns);
         u32::try_from(batch.application.len() - 1).unwrap_or(u32::MAX)
     });
-    batch.rows.push(Row { key, level: record.level, message, metadata, further });
+    let rung = rung(batch.partition.table, record);
+    batch.rows.push(Row { key, level: record.level, rung, message, metadata, further });
+}
+
+/// On which rung the row of a record counts. User events are no log rows, and count on none.
+pub(super) fn rung(table: Table, record: &Record<'_>) -> Option<Rung> {
+    if table == Table::Events { None } else { Rung::of_fields(&record.fields) }
 }
 
 pub(super) fn append(batch: &mut Batch, text: &[u8]) -> Slice {

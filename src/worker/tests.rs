@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Fill, FillLimits, Numbers, Output, Worker};
+use crate::duration::{Durations, Rung};
 use crate::key::Table;
 use crate::ledger::{Context, Piece};
 use crate::sources::{Buffers, Chunk, Input, Opening};
@@ -162,4 +163,55 @@ fn the_rest_of_a_record_that_was_full_is_the_same_in_a_replay() {
         let mut rests = rows.values().filter(|row| row.2.contains("\"continued\":\"true\""));
         assert!(rests.next().is_some(), "{format}: {rows:?}");
     }
+}
+
+#[test]
+fn a_record_that_is_amended_counts_once_and_as_its_row_does() {
+    let limits = FillLimits { batch_rows: 100, batch_age_ms: 1000, open_bytes: 1 << 20 };
+    let fill = Fill::new(limits, "ship".into(), Box::new(|_, _, _| None), Box::new(|_| 0));
+    let mut worker = Worker::new(fill, Arc::new(Buffers::default()), Numbers::of_worker(0, 1));
+    let text = Text { format: "postgresql", max_line_bytes: 1000, chunks: &[] };
+    let opening = Opening {
+        origin: 7,
+        at: 0,
+        context: text.context(),
+        first_anchor_ms: NOW_MS,
+        before: Vec::new(),
+        running_ms: None,
+        carried: Vec::new(),
+    };
+    let mut output = Output::default();
+    worker.take(Input::Open(opening), 0, &mut output).unwrap();
+    let mut start = 0;
+    for line in [
+        "2031-05-04 10:11:12 UTC [71] LOG:  duration: 1500.5 ms  statement: select\n",
+        "\t1\n",
+        "\t+ 1\n",
+        "2031-05-04 10:11:13 UTC [71] LOG:  duration: 0.5 ms\n",
+        "2031-05-04 10:11:14 UTC [71] LOG:  none\n",
+    ] {
+        let bytes = line.as_bytes().to_vec();
+        worker.take(Input::Chunk(Chunk { origin: 7, start, bytes }), 0, &mut output).unwrap();
+        start += line.len() as u64;
+        // each time it is shipped as far as it has come
+        worker.ship_all(0, &mut output);
+    }
+    worker.take(Input::Finish { origin: 7 }, 0, &mut output).unwrap();
+    worker.ship_all(0, &mut output);
+    let rows: Vec<_> = output.batches.iter().flat_map(|batch| &batch.rows).collect();
+    let rungs = |offset: i64| -> Vec<_> {
+        let of_record = rows.iter().filter(|row| row.key.offset_bytes == offset);
+        of_record.map(|row| row.rung.map(Rung::ms)).collect()
+    };
+    assert_eq!(rungs(0), [Some(1000); 3], "the first row and two that amend it");
+    let mut counted = Durations::default();
+    output.pieces.iter().flat_map(|piece| piece.durations.values()).for_each(|of_minute| {
+        counted.merge(of_minute);
+    });
+    let mut wanted = Durations::default();
+    for ms in [1500.5, 0.5] {
+        wanted.add(Rung::reached(ms).unwrap());
+    }
+    assert_eq!(counted, wanted);
+    assert_eq!(output.pieces.iter().map(|piece| piece.rows).sum::<u64>(), 3);
 }

@@ -2,10 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use bitacora::config::{Config, Machine, RuleKind};
+use bitacora::maintain::alerts::logs;
+use bitacora::stores;
+use bitacora::stores::health::CheckStatus;
+
+use super::rules::rule;
 use super::support::cassandra::Node;
 use super::support::site::Site;
 use super::support::{PATIENCE, skip, within};
-use super::{Watched, record};
+use super::{Watched, now_ms, record};
 
 #[test]
 fn a_node_that_is_down_is_told_and_the_commands_of_the_timers_work() {
@@ -21,6 +27,13 @@ fn a_node_that_is_down_is_told_and_the_commands_of_the_timers_work() {
     watched.site.apply_schema();
     let daemon = watched.site.start();
     watched.stores(&[record("INFO", "fine")], 1);
+    let slow = |number: i64| {
+        let mut record = record("INFO", &format!("slow {number}"));
+        record["duration_ms"] = (1990 + number).into();
+        record
+    };
+    watched.stores(&(0..20).map(slow).collect::<Vec<_>>(), 21);
+    slow_records_are_counted(&watched.site);
     assert!(within(PATIENCE, || watched.site.run(&["alerts", "check"]).status.success()));
     let checked = watched.check(0);
     assert!(checked.find("nodes")["detail"].as_str().unwrap().contains("all 2 nodes"));
@@ -45,6 +58,20 @@ fn a_node_that_is_down_is_told_and_the_commands_of_the_timers_work() {
     assert_eq!(watched.check(1).status("store"), "trouble");
     assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     daemon.kill();
+}
+
+/// Ten of them took two seconds or longer.
+fn slow_records_are_counted(site: &Site) {
+    let config = Config::load(&site.config(), &Machine::here()).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let rules = [rule("slow", RuleKind::Slow, 9), rule("not slow", RuleKind::Slow, 10)];
+    let found = runtime.block_on(async {
+        let reader = stores::open::reader(&config.store).unwrap();
+        logs::look(&*reader, &rules, "test-host", now_ms()).await
+    });
+    let told = found.iter().map(|found| (found.status, found.value, found.samples.len()));
+    let wanted = [(CheckStatus::Trouble, Some(10.0), 3), (CheckStatus::Ok, Some(10.0), 0)];
+    assert_eq!(told.collect::<Vec<_>>(), wanted, "{found:?}");
 }
 
 /// Each `nodetool` command of the units, as it stands there.

@@ -4,9 +4,11 @@ use std::fs;
 use std::time::Duration;
 
 use bitacora::config::{Rule, RuleKind};
+use bitacora::duration::{Durations, Rung};
 use bitacora::key::Table;
-use bitacora::ledger::{Cause, DeadLetter, LossReceipt};
+use bitacora::ledger::{Cause, DeadLetter, LossReceipt, Reasons, Span};
 use bitacora::maintain::alerts::{Finding, logs, store};
+use bitacora::record::Level;
 use bitacora::stores::Store;
 use bitacora::stores::health::{CheckStatus, HealthStore};
 use bitacora::stores::sqlite::{Options, SqliteReader, SqliteStore};
@@ -21,7 +23,11 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-fn rule(name: &str, kind: RuleKind, above: u64) -> Rule {
+fn seconds(seconds: u64) -> Rung {
+    Rung::exactly(Duration::from_secs(seconds)).unwrap()
+}
+
+pub fn rule(name: &str, kind: RuleKind, above: u64) -> Rule {
     Rule {
         name: name.into(),
         kind,
@@ -31,7 +37,7 @@ fn rule(name: &str, kind: RuleKind, above: u64) -> Rule {
         host: String::new(),
         per: Duration::from_mins(5),
         above,
-        slow: Duration::from_secs(2),
+        slow: seconds(2),
     }
 }
 
@@ -45,7 +51,7 @@ fn rules() -> Vec<(Rule, bool)> {
         rule
     };
     let at = |host: &str| Rule { host: host.into(), ..rule(host, errors, 10) };
-    let slower = Rule { slow: Duration::from_secs(3), ..rule("slower", slow, 0) };
+    let slower = Rule { slow: seconds(5), ..rule("slower", slow, 0) };
     vec![
         (rule("errors", errors, 10), true),
         (rule("more errors", errors, 11), false),
@@ -59,6 +65,10 @@ fn rules() -> Vec<(Rule, bool)> {
         (of(rule("errors of nobody", errors, 0), "shop", "", "nobody"), false),
         (rule("slow", slow, 4), true),
         (rule("more slow", slow, 5), false),
+        (of(rule("slow INFO", slow, 4), "", "INFO", ""), true),
+        (of(rule("slow WARNING", slow, 0), "", "WARNING", ""), false),
+        (of(rule("slow of shop", slow, 4), "shop", "", ""), true),
+        (of(rule("slow of others", slow, 0), "other", "", ""), false),
         (slower, false),
         (of(rule("silence", silent, 0), "shop", "", ""), false),
         (of(rule("silence of nobody", silent, 0), "nobody", "", ""), true),
@@ -111,6 +121,49 @@ fn rules_over_rows_are_in_trouble_while_the_rows_are_in_their_window() {
             }
         }
     }
+}
+
+#[test]
+fn slow_records_that_an_older_version_has_stored_are_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = SqliteStore::start(dir.path().to_owned(), Options::default()).unwrap();
+    let reader = SqliteReader::new(dir.path().to_owned());
+    let now_ms = now_ms();
+    let minute = now_ms.div_euclid(MINUTE_MS);
+    let slow = |start_bytes, durations| Span {
+        origin: 1,
+        start_bytes,
+        end_bytes: start_bytes + 10,
+        rows: 3,
+        lines: 3,
+        reasons: Reasons::default(),
+        minutes: [((minute, Level::Info), 3)].into(),
+        durations,
+        running_ms: None,
+        crc: 0,
+        marker: 0,
+        markers: Vec::new(),
+        first_write_ms: now_ms,
+        last_write_ms: now_ms,
+        ttl_s: None,
+        closed: true,
+        carried: Vec::new(),
+        table: Table::Application,
+        source: "shop".into(),
+    };
+    let mut took = Durations::default();
+    [seconds(2), seconds(5), Rung::ANY].iter().for_each(|rung| took.add(*rung));
+    let spans = [slow(0, None), slow(10, Some([(minute, took)].into()))];
+    runtime().block_on(async {
+        writer.check().await.unwrap();
+        writer.put_spans(&spans, 1).await.unwrap();
+        for (above, status) in [(1, CheckStatus::Trouble), (2, CheckStatus::Unknown)] {
+            let rule = Rule { host: "*".into(), ..rule("slow", RuleKind::Slow, above) };
+            let found = &logs::look(&reader, &[rule], "test-host", now_ms).await[0];
+            assert_eq!((found.status, found.value), (status, Some(2.0)), "{found:?}");
+        }
+        writer.close().await.unwrap();
+    });
 }
 
 fn letter(number: i64) -> DeadLetter {

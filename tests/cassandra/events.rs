@@ -30,7 +30,14 @@ fn event(user: u128, number: i64) -> Batch {
     let source = Arc::from("user_events");
     let partition = Partition { table: Table::Events, day, source, bucket: 0, user: Some(user) };
     let mut batch = Batch::new(partition, Arc::from("web1"));
-    let mut row = Row { key, level: Level::Info, message: 0..0, metadata: 0..0, further: Some(0) };
+    let mut row = Row {
+        rung: None,
+        key,
+        level: Level::Info,
+        message: 0..0,
+        metadata: 0..0,
+        further: Some(0),
+    };
     let mut columns = EventColumns { user_id: user, ..EventColumns::default() };
     if number % 2 == 0 {
         row.message = append(&mut batch, b"sale");
@@ -180,7 +187,7 @@ fn the_events_table_of_version_4_is_made_anew() {
         let waits = store.check().await.unwrap_err();
         assert!(waits.to_string().contains("schema apply"), "{waits}");
         let done = schema::apply(&config, "test", DAY_START).await.unwrap();
-        assert_eq!(done.iter().map(|step| step.version).collect::<Vec<_>>(), [5, 6, 7]);
+        assert_eq!(done.iter().map(|step| step.version).collect::<Vec<_>>(), [5, 6, 7, 8]);
         store.check().await.unwrap();
         store.write(Arc::new(event(ANA, 0))).await.unwrap();
         assert!(schema::apply(&config, "test", DAY_START).await.unwrap().is_empty());

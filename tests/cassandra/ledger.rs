@@ -1,11 +1,14 @@
 //! Origins, spans, counts, receipts, watermarks and dead letters.
 
+use bitacora::duration::Rung;
 use bitacora::key::Table;
 use bitacora::ledger::{
-    Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, OriginRecord, Watermark,
+    Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, OriginRecord, Span,
+    Watermark,
 };
 use bitacora::record::Level;
-use bitacora::stores::{LogReader, Store};
+use bitacora::stores::cassandra::{CassandraStore, schema};
+use bitacora::stores::{LogReader, MinuteDurations, Store, StoreError};
 
 use crate::lines::*;
 
@@ -118,6 +121,89 @@ fn counts_follow_the_spans_and_do_not_double() {
         assert_eq!(total, inside as u64);
         assert!(store.counts(5, 5).await.unwrap().is_empty());
         assert_eq!(store.sources().await.unwrap(), ["nginx/access", "syslog"]);
+    });
+}
+
+/// Rows that took a second or longer, that say how long, and of which it is not known.
+async fn durations(store: &CassandraStore, since_ms: i64, until_ms: i64) -> [u64; 3] {
+    let second = Rung::reached(1000.0).unwrap();
+    let found = store.durations(since_ms, until_ms).await.unwrap();
+    let mut sum = MinuteDurations::default();
+    for (key, of_minute) in &found {
+        assert_eq!(key.host, "web1");
+        sum.merge(of_minute);
+    }
+    [sum.counted.at_least(second), sum.counted.at_least(Rung::ANY), sum.unknown]
+}
+
+fn wanted<'a>(lines: impl Iterator<Item = &'a Line>) -> [u64; 3] {
+    let rungs: Vec<u32> = lines.filter_map(rung_of).map(Rung::ms).collect();
+    [rungs.iter().filter(|ms| **ms == 1000).count() as u64, rungs.len() as u64, 0]
+}
+
+#[test]
+fn durations_follow_the_spans_hour_by_hour_and_older_spans_are_not_known() {
+    let name = "durations_follow_the_spans_hour_by_hour_and_older_spans_are_not_known";
+    on_tables(name, |config, store| async move {
+        // nothing was written that names the host: it is the origin's
+        store.put_origin(&origin_record(), &[], 1).await.unwrap();
+        let lines = spread();
+        let (grown, rest) = lines.split_at(400);
+        // it grows, is written again, and arrives late once more
+        for (count, stamp) in [(50, 1000), (grown.len(), 2000), (50, 1000)] {
+            let span = span(&grown[..count], "nginx/access", 0);
+            store.put_spans(&[span], stamp).await.unwrap();
+        }
+        let all = durations(&store, 0, i64::MAX).await;
+        assert_eq!(all, wanted(grown.iter()));
+        assert!(all[0] > 0 && all[1] > all[0], "{all:?}");
+        let (since, until) = (DAY_START + 600_000, DAY_START + 7_200_000);
+        let inside = grown.iter().filter(|line| (since..until).contains(&line.at_ms));
+        assert_eq!(durations(&store, since, until).await, wanted(inside));
+
+        let old = Span { durations: None, ..span(rest, "syslog", 1000) };
+        store.put_spans(std::slice::from_ref(&old), 3000).await.unwrap();
+        // a reader that has just asked knows no new hours for a while
+        let reader = CassandraStore::new(config);
+        let [slow, timed, unknown] = durations(&reader, 0, i64::MAX).await;
+        assert_eq!([slow, timed, unknown], [all[0], all[1], rest.len() as u64]);
+        assert_eq!(store.last_spans(&[77]).await.unwrap(), [old]);
+    });
+}
+
+#[test]
+fn tables_that_did_not_count_durations_get_the_columns_also_after_a_broken_run() {
+    let name = "tables_that_did_not_count_durations_get_the_columns_also_after_a_broken_run";
+    on_tables(name, |config, store| async move {
+        let session = session(&config).await;
+        let keyspace = &config.keyspace;
+        let lines = spread();
+        store.put_origin(&origin_record(), &[], 1).await.unwrap();
+        store.put_spans(&[span(&lines, "nginx/access", 0)], 10).await.unwrap();
+        let back = [
+            "ALTER TABLE $.spans DROP durations",
+            "ALTER TABLE $.log_stats DROP durations",
+            "DELETE FROM $.schema_version WHERE name = 'migration' AND version >= 7",
+        ];
+        for statement in back {
+            cql(&session, &statement.replace('$', keyspace)).await;
+        }
+        let older = CassandraStore::new(config.clone());
+        assert!(matches!(older.check().await, Err(StoreError::Schema { .. })));
+        // a run that was broken off has added the first of them
+        cql(&session, &format!("ALTER TABLE {keyspace}.spans ADD durations text")).await;
+        let plan = schema::plan(&config).await.unwrap();
+        assert_eq!(plan.iter().map(|step| step.version).collect::<Vec<_>>(), [7]);
+        assert_eq!(plan[0].statements.len(), 1, "{plan:?}");
+        schema::apply(&config, "test", DAY_START).await.unwrap();
+        assert!(schema::plan(&config).await.unwrap().is_empty());
+        let store = CassandraStore::new(config.clone());
+        assert_eq!(durations(&store, 0, i64::MAX).await, [0, 0, lines.len() as u64]);
+        assert_eq!(store.last_spans(&[77]).await.unwrap()[0].durations, None);
+        // a column that somebody has dropped comes back
+        cql(&session, &format!("ALTER TABLE {keyspace}.log_stats DROP durations")).await;
+        assert_eq!(schema::apply(&config, "test", DAY_START).await.unwrap().len(), 1);
+        store.put_spans(&[span(&lines, "nginx/access", 0)], 20_000_000).await.unwrap();
     });
 }
 

@@ -266,6 +266,16 @@ fn results_of_health_checks_come_back_and_are_dropped_by_the_day() {
     });
 }
 
+/// The state of machine `m1`, which has two origins in the store.
+async fn state_of_m1(dir: &Path, store: &CassandraStore) -> State {
+    let machine_id = dir.join("machine-id");
+    fs::write(&machine_id, "m1\n").unwrap();
+    let state = State::open_on(&dir.join("state"), &machine_id, 0).unwrap();
+    let stored = LogReader::origins(store, Some("m1")).await.unwrap();
+    assert_eq!(state.rebuild(&stored).unwrap(), 2);
+    state
+}
+
 #[test]
 fn origins_end_when_their_rows_and_files_are_gone_and_a_host_that_is_gone_is_named() {
     let name = "origins_end_when_their_rows_and_files_are_gone_and_a_host_that_is_gone_is_named";
@@ -300,11 +310,7 @@ fn origins_end_when_their_rows_and_files_are_gone_and_a_host_that_is_gone_is_nam
         assert!(report.notes.iter().any(|note| note.contains("state.db")), "{report:?}");
 
         // what the daemon of this machine has
-        let machine_id = dir.path().join("machine-id");
-        fs::write(&machine_id, "m1\n").unwrap();
-        let state = State::open_on(&dir.path().join("state"), &machine_id, 0).unwrap();
-        let stored = LogReader::origins(&*store, Some("m1")).await.unwrap();
-        assert_eq!(state.rebuild(&stored).unwrap(), 2);
+        let state = state_of_m1(dir.path(), &store).await;
         assert_eq!(run(91, None).await.origins.ended, 0, "nobody has looked for them yet");
         let finished = |origin| Change::Finished { origin, finished: true };
         TailState::update(&state, &[finished(77), finished(78)]).unwrap();

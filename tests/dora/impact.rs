@@ -3,21 +3,17 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use bitacora::config::{Config, Machine};
-use bitacora::dora::impact::{Question, impact};
-use bitacora::dora::open;
-use bitacora::stores;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::support::eventually;
+use super::add;
+use super::support::cassandra::Node;
 use super::support::site::{Files, Site};
-use super::{add, runtime};
+use super::support::{eventually, skip};
 
 const MINUTE: i64 = 60_000;
 
-fn site() -> Site {
-    let site = Site::new();
+fn site(site: Site) -> Site {
     let format = "options = { log_format = '$remote_addr [$time_iso8601] \"$request\" $status $request_time' }";
     site.configure(&[
         Files::new("web/front", site.log("access.log"))
@@ -41,36 +37,23 @@ fn requests(since: i64, minutes: i64, fail: i64, slow: i64) -> String {
     text
 }
 
-/// With at most 30 rows read on each side, the newest ones are, and the share is of those.
-fn a_cut_scan_says_so(site: &Site) {
-    let config = Config::load(&site.config(), &Machine::here()).unwrap();
-    let question = Question {
-        minutes: 10,
-        slow_ms: 1000.0,
-        sources: Vec::new(),
-        hosts: Vec::new(),
-        access: vec!["web/front".into()],
-        scanned_max: 30,
-    };
-    runtime().block_on(async {
-        let store = open::open(&config.dora).await.unwrap();
-        let deployment = store.deployment("d-7").await.unwrap().unwrap();
-        let reader = stores::open::reader(&config.store).unwrap();
-        let now_ms = Timestamp::now().as_millisecond();
-        let found = impact(&*reader, &deployment, &question, now_ms).await.unwrap();
-        for (side, slow) in [(&found.before, 3), (&found.after, 6)] {
-            assert_eq!((side.slow.rows, side.slow.of, side.slow_cut), (slow, 30, true));
-        }
-        // exactly as many rows as may be read are no cut
-        let exact = Question { scanned_max: 101, ..question };
-        let found = impact(&*reader, &deployment, &exact, now_ms).await.unwrap();
-        assert_eq!((found.after.slow.of, found.after.slow_cut), (101, false));
-    });
+#[test]
+fn the_logs_before_and_after_a_deployment_are_compared() {
+    compares(&site(Site::new()));
 }
 
 #[test]
-fn the_logs_before_and_after_a_deployment_are_compared() {
-    let site = site();
+fn the_same_on_cassandra() {
+    let node = match Node::start(&[]) {
+        Ok(node) => node,
+        Err(why) => return skip("the_same_on_cassandra", &why),
+    };
+    let site = site(Site::on_cassandra(&[&node], "impact".to_owned(), ""));
+    site.apply_schema();
+    compares(&site);
+}
+
+fn compares(site: &Site) {
     let now = Timestamp::now().as_millisecond();
     let deployed = now.div_euclid(MINUTE) * MINUTE - 20 * MINUTE + 10_000;
     let minute = deployed - 10_000;
@@ -87,7 +70,10 @@ fn the_logs_before_and_after_a_deployment_are_compared() {
     fs::write(site.log("app.log"), app).unwrap();
     let daemon = site.start();
     let count = lines.lines().count() + 1;
-    eventually("all rows are stored", || site.logs().len() == count);
+    eventually("all rows are counted", || {
+        let counted = site.run(&["logs", "--count", "all", "-o", "json"]);
+        String::from_utf8_lossy(&counted.stdout).contains(&count.to_string())
+    });
     let when = Timestamp::from_millisecond(deployed).unwrap().to_string();
     let words =
         ["dora", "deploy", "--id", "d-7", "--service", "shop", "--version", "1.4", "--at", &when];
@@ -101,13 +87,19 @@ fn the_logs_before_and_after_a_deployment_are_compared() {
     assert_eq!(impact["after"]["server_errors"], json!({ "rows": 40, "of": 100, "share": 0.4 }));
     assert_eq!(impact["after"]["errors"]["rows"], 41, "{impact}");
     assert_eq!(impact["after"]["errors_by_source"], json!({ "app": 1, "web/front": 40 }));
-    assert_eq!(impact["before"]["slow"]["rows"], 10);
-    assert_eq!(impact["after"]["slow"]["rows"], 20);
+    // the application's record says nothing of a duration
+    assert_eq!(impact["before"]["slow"], json!({ "rows": 10, "of": 100, "share": 0.1 }));
+    assert_eq!(impact["after"]["slow"], json!({ "rows": 20, "of": 100, "share": 0.2 }));
     assert_eq!((&impact["unfinished"], &impact["suspect"]), (&json!(false), &json!(true)));
-    assert_eq!(impact["after"]["slow_cut"], false);
+    assert_eq!(impact["after"]["slow_unknown"], 0);
     site.answers(&asked, 1, "40.00 % (40 of 100)  WORSE");
-
-    a_cut_scan_says_so(&site);
+    site.answers(&asked, 1, "slow, from 1000 ms on  10.00 % (10 of 100)");
+    for (threshold, slow) in [("2000", 0), ("500", 20)] {
+        let impact = site.run(&[&asked[..], &["--slow", threshold, "--json"]].concat());
+        let impact: serde_json::Value = serde_json::from_slice(&impact.stdout).unwrap();
+        assert_eq!(impact["after"]["slow"]["rows"], slow, "{threshold}");
+    }
+    site.answers(&[&asked[..], &["--slow", "1500"]].concat(), 2, "50, 100, 200, 500, 1000, 2000");
     // the application alone has one error, which is no step
     let app = [&asked[..], &["--source", "app", "--json"]].concat();
     let impact = site.json(&app);

@@ -362,11 +362,11 @@ fn rows_that_still_stand_under_an_ended_origin_are_no_strays() {
     };
     let moved_on = EndedOrigin { end_bytes: 10, ..ended.clone() };
     assert_eq!(sqlite::ended::end(&site.store_dir(), &[moved_on]).unwrap(), 0, "it has grown");
-    assert_eq!(sqlite::ended::end(&site.store_dir(), &[ended.clone()]).unwrap(), 1);
+    assert_eq!(sqlite::ended::end(&site.store_dir(), std::slice::from_ref(&ended)).unwrap(), 1);
     let report = audited_now(&site).report;
     assert!(report.clean(), "{report:?}");
     assert_eq!((report.ended_rows_left, report.expired_rows(), report.stray_rows), (7, 7, 0));
-    assert_eq!(report.ended, [ended.clone()]);
+    assert_eq!(report.ended, std::slice::from_ref(&ended));
     // tombstones of origins end as well
     sqlite::ended::forget_old(&site.store_dir(), ended.ended_ms + 365 * DAY_MS).unwrap();
     assert_eq!(audited_now(&site).report.ended.len(), 1);

@@ -1,14 +1,16 @@
 //! What has to be true when everything is quiet.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use bitacora::ledger::Encoding;
+use bitacora::duration::{self, DurationCounts, Rung};
+use bitacora::ledger::{Encoding, OriginId};
 use bitacora::maintain::audit::{audit, verify};
 
 use super::daemon::now;
 use super::disk::Due;
 use super::history::History;
 use super::sources::numbers_in;
+use super::store::Memory;
 
 /// Whether nothing has to be waited for any more.
 pub fn everything_arrived(history: &History) -> bool {
@@ -54,6 +56,7 @@ pub fn faults(history: &History, deep: bool) -> Vec<String> {
         }
     }
     faults.extend(unaccounted(history));
+    faults.extend(miscounted(&history.ground.store));
     let mut audited = now(audit(&*history.ground.store, history.ground.clock.wall_ms())).unwrap();
     if deep {
         now(verify(&mut audited, &*history.ground.store)).unwrap();
@@ -68,6 +71,42 @@ pub fn faults(history: &History, deep: bool) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Spans that count another number of durations than their rows say.
+fn miscounted(store: &Memory) -> Vec<String> {
+    let mut of_rows: BTreeMap<(OriginId, u64), DurationCounts> = BTreeMap::new();
+    let mut spans: BTreeMap<(OriginId, u64), (u64, DurationCounts)> = BTreeMap::new();
+    store.each_span(|span| {
+        let counted = span.durations.clone().expect("this version counts them");
+        spans.insert((span.origin, span.start_bytes), (span.end_bytes, counted));
+    });
+    store.each_row(|key, cell| {
+        let entries: HashMap<String, String> =
+            serde_json::from_str(&cell.metadata).unwrap_or_default();
+        let column = cell.duration_ms.map(|ms| ms.to_string());
+        let took = duration::of_row(|name| {
+            let column = column.clone().filter(|_| name == "duration_ms");
+            column.or_else(|| entries.get(name).cloned()).map(Into::into)
+        });
+        let Some(rung) = took.and_then(Rung::reached) else { return };
+        let offset = key.offset_bytes.cast_unsigned();
+        let before = spans.range(..=(key.origin, offset)).next_back();
+        if let Some((place, (end, _))) = before
+            && place.0 == key.origin
+            && offset < *end
+        {
+            let of_span = of_rows.entry(*place).or_default();
+            of_span.entry(key.timestamp_ms.div_euclid(60_000)).or_default().add(rung);
+        }
+    });
+    let rows_of = |place| of_rows.get(place).cloned().unwrap_or_default();
+    let wrong = spans.iter().filter(|(place, (_, counted))| rows_of(place) != *counted);
+    wrong
+        .map(|(place, (_, counted))| {
+            format!("span {place:?} counts {counted:?}, and its rows are {:?}", rows_of(place))
+        })
+        .collect()
 }
 
 /// Bytes of followed files that are neither read nor known to be without a newline.

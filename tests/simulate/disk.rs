@@ -155,6 +155,7 @@ impl Disk {
         self.lines.push(Line { log, due: Due::Must });
         let now = Timestamp::from_millisecond(self.clock.wall_ms()).unwrap();
         let padding = "x".repeat(random.below(60));
+        let took = number * 37 % 3000;
         let text = match self.logs[log].style {
             Style::Json => {
                 let level = random.pick(&["INFO", "INFO", "WARNING", "ERROR"]);
@@ -162,7 +163,7 @@ impl Disk {
                     0 => format!("{{\"message\":\"<{number}> {padding}\"}}\n"),
                     1 => format!("<{number}> no JSON {padding}\n"),
                     2 => format!(
-                        "{{\"timestamp\":\"{now}\",\"level\":\"{level}\",\"message\":\"<{number}>\"}}\n\n"
+                        "{{\"timestamp\":\"{now}\",\"level\":\"{level}\",\"message\":\"<{number}>\",\"duration_ms\":{took}}}\n\n"
                     ),
                     _ => format!(
                         "{{\"timestamp\":\"{now}\",\"level\":\"{level}\",\"message\":\"<{number}> {padding}\"}}\n"
@@ -181,7 +182,10 @@ impl Disk {
                     0 => format!("\tgoes on <{number}> {padding}\n"),
                     1 => format!("{time} UTC [{pid}] DETAIL:  <{number}> {padding}\n"),
                     2 => format!("{time} UTC [{pid}] ERROR:  <{number}> {padding}\n"),
-                    _ => format!("{time} UTC [{pid}] LOG:  <{number}> {padding}\n"),
+                    3 => format!("{time} UTC [{pid}] LOG:  <{number}> {padding}\n"),
+                    _ => format!(
+                        "{time} UTC [{pid}] LOG:  duration: {took}.5 ms  statement: <{number}> {padding}\n"
+                    ),
                 }
             }
         };

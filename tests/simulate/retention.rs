@@ -14,7 +14,7 @@ use super::random::Random;
 
 /// Runs now and then, beside the daemon or without it, which is told or not.
 pub fn play(history: &mut History, seed: u64, action: usize) {
-    if seed % 3 != 0 {
+    if !seed.is_multiple_of(3) {
         return;
     }
     let mut random = Random::new(seed ^ 0x7e57_0000 ^ ((action as u64 + 1) << 32));

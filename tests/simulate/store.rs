@@ -12,8 +12,8 @@ use bitacora::ledger::{
 };
 use bitacora::stores::expired::EndedOrigin;
 use bitacora::stores::{
-    Answer, CountKey, InFlight, KeyVisitor, LogReader, Page, RowQuery, Store, StoreError,
-    StoredText, Written,
+    Answer, CountKey, DurationKey, InFlight, KeyVisitor, LogReader, MinuteDurations, Page,
+    RowQuery, Store, StoreError, StoredText, Written,
 };
 
 use super::random::Random;
@@ -23,6 +23,8 @@ use super::random::Random;
 pub struct Cell {
     pub message: String,
     pub metadata: String,
+    /// Column `duration_ms` of `application_logs`.
+    pub duration_ms: Option<f64>,
 }
 
 type Place = (Table, i32, String, i16, RowKey);
@@ -77,7 +79,11 @@ impl Inner {
             Change::Rows(batch) => {
                 for (index, row) in batch.rows.iter().enumerate() {
                     let text = |slice| String::from_utf8(batch.text(slice).to_vec()).unwrap();
-                    let cell = Cell { message: text(&row.message), metadata: text(&row.metadata) };
+                    let cell = Cell {
+                        message: text(&row.message),
+                        metadata: text(&row.metadata),
+                        duration_ms: batch.application_of(row).and_then(|row| row.duration_ms),
+                    };
                     let Partition { table, day, ref source, bucket, .. } = batch.partition;
                     let place = (table, day, source.to_string(), bucket, row.key);
                     put(&mut self.rows, place, batch.row_stamp(index), cell);
@@ -339,6 +345,10 @@ impl LogReader for Memory {
     }
 
     fn counts(&self, _: i64, _: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
+        ready(Vec::new())
+    }
+
+    fn durations(&self, _: i64, _: i64) -> Answer<'_, Vec<(DurationKey, MinuteDurations)>> {
         ready(Vec::new())
     }
 

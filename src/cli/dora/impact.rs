@@ -3,21 +3,23 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use super::{now_ms, store, usage, words};
 use crate::cli::exit;
 use crate::cli::store::{open_reader, runtime};
 use crate::config::{Config, Machine};
-use crate::dora::impact::{self, Impact, Question, SCANNED_MAX, Share, Side};
+use crate::dora::impact::{self, Impact, Question, Share, Side};
 use crate::dora::json::time_text;
+use crate::duration::Rung;
 use crate::parse::Format;
 use crate::query::filter::Name;
 use crate::query::output::escape;
 
 const AFTER_HELP: &str = "\
-Errors and answers of 500 and above are counted in the statistics of the log store. Slow records
-are looked for among the newest rows of each side, and it is said if there were more than were
-read. The minute of the deployment itself belongs to neither side.
+All of it comes from the statistics of the log store, which count each row. The share of slow rows
+is that among the rows that say how long something took. The minute of the deployment itself
+belongs to neither side.
 
 Exits with 0, or 1 if there is no such deployment or a share has at least doubled, 69 if a
 database does not answer.";
@@ -32,9 +34,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..=1440))]
     pub minutes: u32,
-    /// A row that took at least so many milliseconds is slow
-    #[arg(long, value_name = "MS", default_value_t = 1000.0)]
-    pub slow: f64,
+    /// A row that took at least so many milliseconds is slow: 50, 100, 200, 500, 1000, 2000, 5000,
+    /// 10000, 30000 or 60000
+    #[arg(long, value_name = "MS", default_value = "1000", value_parser = threshold)]
+    pub slow: Rung,
     /// Only rows of this source, family or pattern; again for more
     #[arg(long, short, value_name = "NAME")]
     pub source: Vec<String>,
@@ -58,11 +61,10 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
     };
     let question = Question {
         minutes: args.minutes,
-        slow_ms: args.slow,
+        slow: args.slow,
         sources: names(&args.source)?,
         hosts: names(&args.host)?,
         access: access(&config),
-        scanned_max: SCANNED_MAX,
     };
     let impact = runtime()?.block_on(async {
         let store = store(&config).await?;
@@ -83,6 +85,15 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
         write_text(&impact, &mut output)?;
     }
     Ok(ExitCode::from(if impact.suspect { exit::NOT_CLEAN } else { exit::DONE }))
+}
+
+/// Only what the statistics count by.
+fn threshold(word: &str) -> Result<Rung, String> {
+    let said = word.parse().ok().map(Duration::from_millis);
+    said.and_then(Rung::exactly).ok_or_else(|| {
+        let rungs: Vec<_> = Rung::thresholds().map(|rung| rung.ms().to_string()).collect();
+        format!("the statistics count by {}", rungs.join(", "))
+    })
 }
 
 /// Sources whose errors are the answers of 500 and above. The format's own name is among them: the
@@ -121,8 +132,9 @@ fn write_text(impact: &Impact, output: &mut impl Write) -> io::Result<()> {
         writeln!(output, "    {name:<22} {:<28} {}{worse}", share(before), share(after))?;
     }
     for (name, side) in [("before", &impact.before), ("after", &impact.after)] {
-        if side.slow_cut {
-            writeln!(output, "    slow {name}: of the newest {} rows only", side.slow.of)?;
+        if side.slow_unknown > 0 {
+            let rows = side.slow_unknown;
+            writeln!(output, "    slow {name}: not known of {rows} rows of an older version")?;
         }
     }
     for (source, rows) in &impact.after.errors_by_source {

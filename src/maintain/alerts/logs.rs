@@ -2,18 +2,22 @@
 //!
 //! Counts come from the statistics, whose unit is the minute: a window begins with its first
 //! minute, so that nothing falls between two checks. What the statistics do not know (loggers,
-//! durations) is counted row by row, and only until there is one too many.
+//! the level of slow records) is counted row by row, and only until there is one too many.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::finding::Finding;
 use super::text::{SAMPLES_MAX, ms, number};
 use crate::config::{Alerts, Rule, RuleKind};
+use crate::duration::{Durations, Rung};
 use crate::query::Filter;
 use crate::query::filter::{FieldIs, Name};
 use crate::record::Level;
-use crate::stores::{CountKey, LogReader, RowQuery, StoreError, StoredRow};
+use crate::stores::{
+    CountKey, DurationKey, LogReader, MinuteDurations, RowQuery, StoreError, StoredRow,
+};
 
 const MINUTE_MS: i64 = 60_000;
 /// Rows that are read at once where each has to be looked at.
@@ -33,34 +37,38 @@ pub fn errors_rule(alerts: &Alerts) -> Rule {
         host: String::new(),
         per: alerts.errors.per,
         above: alerts.errors.above,
-        slow: Duration::ZERO,
+        slow: Rung::ANY,
     }
 }
 
 /// What these rules find.
 pub async fn look(reader: &dyn LogReader, rules: &[Rule], host: &str, now_ms: i64) -> Vec<Finding> {
-    let longest = rules.iter().map(|rule| since(rule, now_ms)).min().unwrap_or(now_ms);
-    let counts = match reader.counts(longest, now_ms + MINUTE_MS).await {
-        Ok(counts) => counts,
+    let statistics = match Statistics::read(reader, rules, now_ms).await {
+        Ok(statistics) => statistics,
         Err(error) => {
             let unknown = |rule: &Rule| Finding::unknown(&rule.name, &error.to_string());
             return rules.iter().map(unknown).collect();
         }
     };
+    let counts = &statistics.counts;
     let end = Instant::now() + ROWS_WAIT;
-    let mut by_row = rules.iter().filter(|rule| needs_rows(rule)).count();
+    let mut by_row = rules.iter().filter(|rule| is_slow(rule) || needs_rows(rule)).count();
     let mut findings = Vec::new();
     for rule in rules {
+        let mut part = || {
+            let left = end.saturating_duration_since(Instant::now());
+            let part = left / u32::try_from(by_row).unwrap_or(1).max(1);
+            by_row = by_row.saturating_sub(1);
+            Instant::now() + part
+        };
         let found = match filter(rule, host, now_ms) {
             Err(detail) => Ok(Finding::unknown(&rule.name, &detail)),
-            Ok(filter) if rule.kind == RuleKind::Silent => Ok(silent(rule, &filter, &counts)),
-            Ok(filter) if needs_rows(rule) => {
-                let left = end.saturating_duration_since(Instant::now());
-                let part = left / u32::try_from(by_row).unwrap_or(1).max(1);
-                by_row -= 1;
-                row_by_row(reader, rule, &filter, Instant::now() + part).await
+            Ok(filter) if rule.kind == RuleKind::Silent => Ok(silent(rule, &filter, counts)),
+            Ok(filter) if needs_rows(rule) => row_by_row(reader, rule, &filter, part()).await,
+            Ok(filter) if is_slow(rule) => {
+                slow(reader, rule, &filter, &statistics.durations, part()).await
             }
-            Ok(filter) => counted(reader, rule, &filter, &counts).await,
+            Ok(filter) => counted(reader, rule, &filter, counts).await,
         };
         findings
             .push(found.unwrap_or_else(|error| Finding::unknown(&rule.name, &error.to_string())));
@@ -68,12 +76,32 @@ pub async fn look(reader: &dyn LogReader, rules: &[Rule], host: &str, now_ms: i6
     findings
 }
 
+/// What the store knows without a look at a row.
+struct Statistics {
+    counts: Vec<(CountKey, u64)>,
+    durations: Vec<(DurationKey, MinuteDurations)>,
+}
+
+impl Statistics {
+    async fn read(reader: &dyn LogReader, rules: &[Rule], now_ms: i64) -> Result<Self, StoreError> {
+        let first =
+            |rules: &mut dyn Iterator<Item = &Rule>| rules.map(|rule| since(rule, now_ms)).min();
+        let end = now_ms + MINUTE_MS;
+        let counts = reader.counts(first(&mut rules.iter()).unwrap_or(now_ms), end).await?;
+        let durations = match first(&mut rules.iter().filter(|rule| is_slow(rule))) {
+            Some(since) => reader.durations(since, end).await?,
+            None => Vec::new(),
+        };
+        Ok(Self { counts, durations })
+    }
+}
+
 const fn is_slow(rule: &Rule) -> bool {
     matches!(rule.kind, RuleKind::Slow)
 }
 
-fn needs_rows(rule: &Rule) -> bool {
-    is_slow(rule) || !rule.logger.is_empty()
+const fn needs_rows(rule: &Rule) -> bool {
+    !rule.logger.is_empty() || is_slow(rule) && !rule.level.is_empty()
 }
 
 /// The beginning of the minute in which the window begins.
@@ -105,7 +133,7 @@ fn filter(rule: &Rule, host: &str, now_ms: i64) -> Result<Filter, String> {
         sources: names(&rule.source).map_err(said)?,
         hosts,
         levels,
-        min_duration_ms: is_slow(rule).then_some(rule.slow.as_secs_f64() * 1000.0),
+        min_duration_ms: is_slow(rule).then(|| f64::from(rule.slow.ms())),
         musts: musts.into_iter().collect(),
         ..Filter::default()
     })
@@ -114,7 +142,7 @@ fn filter(rule: &Rule, host: &str, now_ms: i64) -> Result<Filter, String> {
 /// Rows of the statistics by source, the most first.
 fn by_source<'a>(filter: &Filter, counts: &'a [(CountKey, u64)]) -> Vec<(&'a str, u64)> {
     let first = filter.since_ms.unwrap_or(i64::MIN).div_euclid(MINUTE_MS);
-    let mut sums = std::collections::BTreeMap::new();
+    let mut sums = BTreeMap::new();
     for (key, rows) in counts {
         let fits = key.minute >= first
             && filter.wants_table(key.table)
@@ -143,7 +171,7 @@ fn silent(rule: &Rule, filter: &Filter, counts: &[(CountKey, u64)]) -> Finding {
 fn what(rule: &Rule) -> String {
     let level = if rule.level.is_empty() { "errors" } else { &rule.level };
     let mut what = match rule.kind {
-        RuleKind::Slow => format!("records that took over {} ms", rule.slow.as_millis()),
+        RuleKind::Slow => format!("records that took {} ms or longer", rule.slow.ms()),
         _ if rule.level.is_empty() => level.to_owned(),
         _ => format!("{level} rows"),
     };
@@ -153,14 +181,8 @@ fn what(rule: &Rule) -> String {
     what + &format!(" in {}, above {} is too many", super::text::ago(ms(rule.per)), rule.above)
 }
 
-/// By the statistics; of a trouble the newest rows are shown.
-async fn counted(
-    reader: &dyn LogReader,
-    rule: &Rule,
-    filter: &Filter,
-    counts: &[(CountKey, u64)],
-) -> Result<Finding, StoreError> {
-    let sums = by_source(filter, counts);
+/// What the sums by source come to, and whether that is too much.
+fn judge(rule: &Rule, sums: &[(&str, u64)]) -> (Finding, bool) {
     let rows: u64 = sums.iter().map(|(_, rows)| rows).sum();
     let wrong = rows > rule.above;
     let mut detail = format!("{rows} {}", what(rule));
@@ -168,7 +190,58 @@ async fn counted(
         let most = sums.iter().take(3).map(|(source, rows)| format!("{source} {rows}"));
         let _ = write!(detail, "; {}", most.collect::<Vec<_>>().join(", "));
     }
-    let finding = Finding::judge(&rule.name, wrong, &detail).with(number(rows));
+    (Finding::judge(&rule.name, wrong, &detail).with(number(rows)), wrong)
+}
+
+/// Slow records by the statistics; of a trouble some are shown, as far as they are found in time.
+async fn slow(
+    reader: &dyn LogReader,
+    rule: &Rule,
+    filter: &Filter,
+    durations: &[(DurationKey, MinuteDurations)],
+    end: Instant,
+) -> Result<Finding, StoreError> {
+    let first = filter.since_ms.unwrap_or(i64::MIN).div_euclid(MINUTE_MS);
+    let mut by_source: BTreeMap<&str, Durations> = BTreeMap::new();
+    let mut unknown = 0_u64;
+    for (key, of_minute) in durations {
+        let fits = key.minute >= first
+            && filter.wants_table(key.table)
+            && filter.wants_source(&key.source)
+            && filter.wants_host(&key.host);
+        if fits {
+            by_source.entry(&key.source).or_default().merge(&of_minute.counted);
+            unknown = unknown.saturating_add(of_minute.unknown);
+        }
+    }
+    let sums = by_source.into_iter().map(|(source, rows)| (source, rows.at_least(rule.slow)));
+    let mut sums: Vec<_> = sums.filter(|(_, rows)| *rows > 0).collect();
+    sums.sort_by_key(|(_, rows)| std::cmp::Reverse(*rows));
+    let (finding, wrong) = judge(rule, &sums);
+    if !wrong && unknown > 0 {
+        let detail = format!(
+            "{}; of {unknown} rows more it is not known: an older version has stored them",
+            finding.detail
+        );
+        let value = finding.value.unwrap_or_default();
+        return Ok(Finding::unknown(&rule.name, &detail).with(value));
+    }
+    let mut found = Found::default();
+    if wrong && let Some(query) = filter.query(reader).await? {
+        let query = RowQuery { newest_first: true, limit: PAGE_ROWS, ..query };
+        found.search(reader, query, filter, SAMPLES_MAX as u64 - 1, end).await?;
+    }
+    Ok(finding.showing(found.samples.iter().map(String::as_str)))
+}
+
+/// By the statistics; of a trouble the newest rows are shown.
+async fn counted(
+    reader: &dyn LogReader,
+    rule: &Rule,
+    filter: &Filter,
+    counts: &[(CountKey, u64)],
+) -> Result<Finding, StoreError> {
+    let (finding, wrong) = judge(rule, &by_source(filter, counts));
     if !wrong {
         return Ok(finding);
     }

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Fault, OriginAudit};
+use crate::duration::Rung;
 use crate::key::{RowKey, Table, day_of};
 use crate::ledger::{DeadLetter, OriginId, Reason, Span, StoredOrigin};
+use crate::record::Level;
 use crate::stores::expired::Expired;
 
 /// How many rows each span should have, and how many were found.
@@ -227,6 +229,13 @@ fn counts(span: &Span) -> Vec<Fault> {
     let minutes: u64 = span.minutes.values().sum();
     if minutes != rows {
         fault(format!("{minutes} rows by minute are not {rows} rows"));
+    }
+    for (minute, durations) in span.durations.iter().flatten() {
+        let levels = span.minutes.range((*minute, Level::Trace)..=(*minute, Level::Critical));
+        let (all, timed) = (levels.map(|(_, rows)| rows).sum(), durations.at_least(Rung::ANY));
+        if timed > all {
+            fault(format!("{timed} rows with a duration are more than the {all} of their minute"));
+        }
     }
     if span.end_bytes < span.start_bytes {
         fault(format!("it ends at {} before it begins", span.end_bytes));

@@ -24,7 +24,7 @@ impl Run<'_> {
         if !self.request.apply || merged.is_empty() {
             return;
         }
-        if let Err(error) = self.merge(&merged).await {
+        if let Err(error) = Box::pin(self.merge(&merged)).await {
             self.fail("spans", &error);
         }
     }

@@ -9,12 +9,12 @@ use scylla::value::CqlDate;
 
 use super::ask::{all_rows, at_once};
 use super::rows::cql_date;
-use super::spans::counts_of;
+use super::spans::{counts_of, durations_of};
 use super::{CassandraStore, Link};
 use crate::key::Table;
 use crate::ledger::OriginId;
 use crate::record::Level;
-use crate::stores::{CountKey, StoreError};
+use crate::stores::{CountKey, DurationKey, MinuteDurations, StoreError, minute_durations};
 
 impl CassandraStore {
     /// See [`crate::stores::LogReader::counts`]. A minute counts whole if any of it is asked for.
@@ -24,20 +24,12 @@ impl CassandraStore {
         until_ms: i64,
     ) -> Result<Vec<(CountKey, u64)>, StoreError> {
         let link = self.link().await?;
-        if until_ms <= since_ms {
-            return Ok(Vec::new());
-        }
-        let wanted = since_ms.div_euclid(60_000)..=(until_ms - 1).div_euclid(60_000);
-        let days = self.hours(&link).await?;
-        let hours =
-            days.iter().flat_map(|(&day, hours)| hours.iter().map(move |&hour| (day, hour)));
-        let jobs = hours
-            .map(|(day, hour)| (day, hour, (i64::from(day) * 24 + i64::from(hour)) * 60))
-            .filter(|(_, _, minute)| minute <= wanted.end() && minute + 59 >= *wanted.start())
-            .map(|(day, hour, minute)| {
-                let link = Arc::clone(&link);
-                async move { Ok((minute, stats_of_hour(&link, day, hour).await?)) }
-            });
+        let Some(wanted) = minutes_between(since_ms, until_ms) else { return Ok(Vec::new()) };
+        let hours = self.hours_with(&link, &wanted).await?;
+        let jobs = hours.into_iter().map(|hour| {
+            let link = Arc::clone(&link);
+            async move { Ok((hour.first_minute, stats_of_hour(&link, hour).await?)) }
+        });
         let mut totals = Totals::default();
         at_once(jobs.collect::<Vec<_>>(), |(minute, rows)| {
             for row in rows {
@@ -51,13 +43,101 @@ impl CassandraStore {
         }
         Ok(totals.finish(&wanted))
     }
+
+    /// See [`crate::stores::LogReader::durations`].
+    pub(super) async fn read_durations(
+        &self,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Result<Vec<(DurationKey, MinuteDurations)>, StoreError> {
+        let link = self.link().await?;
+        let Some(wanted) = minutes_between(since_ms, until_ms) else { return Ok(Vec::new()) };
+        let jobs = self.hours_with(&link, &wanted).await?.into_iter().map(|hour| {
+            let link = Arc::clone(&link);
+            async move {
+                let statement = &link.reads.durations;
+                let (values, start) = (hour.key(), PagingState::start());
+                Ok((hour.first_minute, all_rows(&link.session, statement, values, start).await?))
+            }
+        });
+        let mut hours: Vec<(i64, Vec<DurationsRow>)> = Vec::new();
+        at_once(jobs.collect::<Vec<_>>(), |hour| {
+            hours.push(hour);
+            true
+        })
+        .await?;
+        let mut rows = hours.iter().flat_map(|(_, rows)| rows);
+        let nameless = rows.any(|(_, _, _, host, ..)| host.is_none());
+        let hosts =
+            if nameless { link.origins.hosts(&link.session).await? } else { BTreeMap::new() };
+        let mut found: HashMap<DurationKey, MinuteDurations> = HashMap::new();
+        for (first_minute, (source, origin, table, host, counts, text)) in
+            hours.into_iter().flat_map(|(minute, rows)| rows.into_iter().map(move |r| (minute, r)))
+        {
+            let table =
+                table.as_deref().and_then(Table::from_word).unwrap_or(Table::Infrastructure);
+            let host = host.or_else(|| hosts.get(&origin).cloned()).unwrap_or_default();
+            let counted = text.as_deref().and_then(durations_of);
+            let levels = counts.as_deref().map(counts_of).unwrap_or_default();
+            let rows = levels.into_iter().flat_map(|(_, counts)| (0..).zip(counts));
+            let rows = rows.filter(|(_, rows)| *rows > 0);
+            for (minute, durations) in minute_durations(table, counted.as_ref(), rows) {
+                let minute = first_minute + minute;
+                if wanted.contains(&minute) {
+                    let (source, host) = (source.clone(), host.clone());
+                    let key = DurationKey { minute, table, source, host };
+                    found.entry(key).or_default().merge(&durations);
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// The hours that have statistics of any of these minutes.
+    async fn hours_with(
+        &self,
+        link: &Link,
+        wanted: &RangeInclusive<i64>,
+    ) -> Result<Vec<Hour>, StoreError> {
+        let days = self.hours(link).await?;
+        let hours =
+            days.iter().flat_map(|(&day, hours)| hours.iter().map(move |&hour| (day, hour)));
+        let hours = hours.map(|(day, hour)| {
+            let first_minute = (i64::from(day) * 24 + i64::from(hour)) * 60;
+            Hour { day, of_day: hour, first_minute }
+        });
+        let touches = |hour: &Hour| {
+            hour.first_minute <= *wanted.end() && hour.first_minute + 59 >= *wanted.start()
+        };
+        Ok(hours.filter(touches).collect())
+    }
+}
+
+/// The minutes of a time, also those that lie in it in part; `None` of none.
+fn minutes_between(since_ms: i64, until_ms: i64) -> Option<RangeInclusive<i64>> {
+    let minutes = || since_ms.div_euclid(60_000)..=(until_ms - 1).div_euclid(60_000);
+    (since_ms < until_ms).then(minutes)
+}
+
+/// An hour of the statistics.
+#[derive(Clone, Copy)]
+struct Hour {
+    day: i32,
+    of_day: i8,
+    first_minute: i64,
+}
+
+impl Hour {
+    fn key(self) -> (CqlDate, i8) {
+        (CqlDate(cql_date(self.day)), self.of_day)
+    }
 }
 
 type StatsRow = (String, i64, Option<String>, Option<String>, Option<String>);
+type DurationsRow = (String, i64, Option<String>, Option<String>, Option<String>, Option<String>);
 
-async fn stats_of_hour(link: &Link, day: i32, hour: i8) -> Result<Vec<StatsRow>, StoreError> {
-    let values = (CqlDate(cql_date(day)), hour);
-    all_rows(&link.session, &link.reads.stats, values, PagingState::start()).await
+async fn stats_of_hour(link: &Link, hour: Hour) -> Result<Vec<StatsRow>, StoreError> {
+    all_rows(&link.session, &link.reads.stats, hour.key(), PagingState::start()).await
 }
 
 /// Numbers for names, so that a sum costs no text.

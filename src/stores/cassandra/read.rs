@@ -23,7 +23,8 @@ use crate::key::{Partition, RowKey, Table};
 use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::stores::expired::{EndedOrigin, Tombstone};
 use crate::stores::{
-    Answer, CountKey, KeyVisitor, LogReader, Page, RowQuery, StoreError, StoredText,
+    Answer, CountKey, DurationKey, KeyVisitor, LogReader, MinuteDurations, Page, RowQuery,
+    StoreError, StoredText,
 };
 
 /// How long a list of days or sources holds: `logs -f` asks every moment.
@@ -37,6 +38,7 @@ pub(super) struct Statements {
     hours: PreparedStatement,
     next_source: PreparedStatement,
     pub(super) stats: PreparedStatement,
+    pub(super) durations: PreparedStatement,
 }
 
 impl Statements {
@@ -67,6 +69,14 @@ impl Statements {
                 session,
                 format!(
                     "SELECT source, origin, table_name, host, counts {stats} WHERE log_date = ? AND hour = ?"
+                ),
+            )
+            .await?,
+            durations: prepare_read(
+                session,
+                format!(
+                    "SELECT source, origin, table_name, host, counts, durations {stats} \
+                     WHERE log_date = ? AND hour = ?"
                 ),
             )
             .await?,
@@ -258,6 +268,14 @@ impl LogReader for CassandraStore {
 
     fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         Box::pin(async move { self.note(self.read_counts(since_ms, until_ms).await) })
+    }
+
+    fn durations(
+        &self,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Answer<'_, Vec<(DurationKey, MinuteDurations)>> {
+        Box::pin(async move { self.note(self.read_durations(since_ms, until_ms).await) })
     }
 
     fn sources(&self) -> Answer<'_, Vec<String>> {

@@ -318,6 +318,7 @@ mod tests {
         batch.stamp = 7;
         for offset_bytes in [0, 6] {
             batch.rows.push(Row {
+                rung: None,
                 key: RowKey { timestamp_ms: 1, origin: 2, offset_bytes },
                 level: Level::Error,
                 message: 0..5,

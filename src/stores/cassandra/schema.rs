@@ -30,7 +30,7 @@ pub struct Migration {
 }
 
 /// All migrations. The last one's number is the version that this program writes.
-pub const MIGRATIONS: [Migration; 7] = [
+pub const MIGRATIONS: [Migration; 8] = [
     Migration { version: 1, name: "ground", text: include_str!("../../../cql/0001_ground.cql") },
     Migration { version: 2, name: "logs", text: include_str!("../../../cql/0002_logs.cql") },
     Migration { version: 3, name: "ledger", text: include_str!("../../../cql/0003_ledger.cql") },
@@ -51,13 +51,18 @@ pub const MIGRATIONS: [Migration; 7] = [
     },
     Migration {
         version: 7,
+        name: "durations",
+        text: include_str!("../../../cql/0007_durations.cql"),
+    },
+    Migration {
+        version: 8,
         name: "expired_origins",
-        text: include_str!("../../../cql/0007_expired_origins.cql"),
+        text: include_str!("../../../cql/0008_expired_origins.cql"),
     },
 ];
 
 /// The version that this program writes.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// How long a host may hold the lock; a crashed one loses it after this time.
 const LOCK_SECONDS: u32 = 300;
@@ -113,14 +118,47 @@ async fn steps(session: &Session, config: &config::Cassandra) -> Result<Vec<Step
     let words = words(config, is_scylla(session).await?);
     let mut steps = Vec::new();
     for migration in MIGRATIONS {
-        let statements = migration.statements(&words);
+        let (version, name) = (migration.version, migration.name);
+        let mut statements = Vec::new();
+        let mut lacks_a_column = false;
+        for statement in migration.statements(&words) {
+            // not every server knows `ADD IF NOT EXISTS`
+            match added_column(&statement) {
+                None => statements.push(statement),
+                Some((table, column)) if !has_column(session, config, table, column).await? => {
+                    lacks_a_column = true;
+                    statements.push(statement);
+                }
+                Some(_) => {}
+            }
+        }
         // a table that someone has dropped is made again: every statement may be repeated
-        if migration.version > found || lacks_a_table(session, config, &statements).await? {
-            let (version, name) = (migration.version, migration.name);
+        let lacking = lacks_a_column || lacks_a_table(session, config, &statements).await?;
+        if version > found || lacking {
             steps.push(Step { version, name, statements });
         }
     }
     Ok(steps)
+}
+
+/// Table and column of a statement that adds one column.
+fn added_column(statement: &str) -> Option<(&str, &str)> {
+    let rest = statement.strip_prefix("ALTER TABLE ")?;
+    let (table, column) = rest.split_once(" ADD ")?;
+    let (_, table) = table.split_once('.')?;
+    Some((table, column.split_whitespace().next()?))
+}
+
+async fn has_column(
+    session: &Session,
+    config: &config::Cassandra,
+    table: &str,
+    column: &str,
+) -> Result<bool, StoreError> {
+    let text = "SELECT column_name FROM system_schema.columns \
+                WHERE keyspace_name = ? AND table_name = ? AND column_name = ?";
+    let rows = execute(session, text, (config.keyspace.as_str(), table, column)).await?;
+    Ok(rows.is_some_and(|rows| rows.rows_num() > 0))
 }
 
 async fn lacks_a_table(
@@ -338,7 +376,7 @@ mod tests {
     #[test]
     fn migrations_are_numbered_without_a_gap() {
         let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        assert_eq!(versions, [1, 2, 3, 4, 5, 6, VERSION]);
+        assert_eq!(versions, [1, 2, 3, 4, 5, 6, 7, VERSION]);
     }
 
     #[test]
@@ -346,12 +384,14 @@ mod tests {
         let words = words(&config(), false);
         let all: Vec<String> =
             MIGRATIONS.iter().flat_map(|migration| migration.statements(&words)).collect();
-        assert_eq!(all.len(), 19);
+        assert_eq!(all.len(), 21);
         for statement in &all {
             let made = statement.starts_with("CREATE ") && statement.contains(" IF NOT EXISTS ");
             // the one table that was never written
             let dropped = statement == "DROP TABLE IF EXISTS logging.user_events";
-            assert!(made || dropped, "{statement}");
+            // a repetition leaves out the columns that are there
+            let added = added_column(statement).is_some();
+            assert!(made || dropped || added, "{statement}");
             assert!(!statement.contains('$') && !statement.contains(';'), "{statement}");
         }
         assert!(all.first().unwrap().contains("'it''s': 3"), "{all:?}");

@@ -12,6 +12,7 @@ use scylla::{DeserializeRow, SerializeRow};
 use super::ask::{all_rows, at_once, for_each, prepare};
 use super::origins::unset;
 use super::rows::cql_date;
+use crate::duration::{self, DurationCounts};
 use crate::key::Table;
 use crate::ledger::{Carried, Marker, MinuteCounts, OriginId, Reasons, Span};
 use crate::record::Level;
@@ -19,7 +20,7 @@ use crate::stores::StoreError;
 
 const COLUMNS: &str = "origin, start_bytes, end_bytes, rows, lines, reasons, minutes, running, \
      crc, marker, markers, first_write, last_write, ttl_seconds, closed, carried, \
-     table_name, source";
+     table_name, source, durations";
 
 #[derive(SerializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
@@ -42,6 +43,7 @@ pub(super) struct SpanValues {
     carried: String,
     table_name: &'static str,
     source: String,
+    durations: MaybeUnset<String>,
     stamp: i64,
 }
 
@@ -66,6 +68,7 @@ struct SpanRow {
     carried: Option<String>,
     table_name: Option<String>,
     source: Option<String>,
+    durations: Option<String>,
 }
 
 #[derive(SerializeRow)]
@@ -79,6 +82,7 @@ struct StatsValues {
     table_name: &'static str,
     host: MaybeUnset<Arc<str>>,
     counts: String,
+    durations: MaybeUnset<String>,
     stamp: i64,
 }
 
@@ -125,6 +129,25 @@ fn hours(minutes: &MinuteCounts) -> BTreeMap<i64, String> {
         .collect()
 }
 
+/// Rows by minute and rung: `[[29384756,3,0,1]]`.
+fn durations_text(counts: &DurationCounts) -> String {
+    serde_json::to_string(&duration::to_lines(counts)).unwrap_or_default()
+}
+
+/// Rows by minute and rung, in `log_stats` by minute of the hour; `None` where an older version
+/// has written.
+pub(super) fn durations_of(text: &str) -> Option<DurationCounts> {
+    let lines: Vec<Vec<i64>> = serde_json::from_str(text).ok()?;
+    Some(duration::from_lines(&lines))
+}
+
+/// What a span says of durations in the hour that is so many hours after 1970, by minute of it.
+fn durations_of_hour(counts: &DurationCounts, hour: i64) -> String {
+    let first = hour * 60;
+    let minutes = counts.range(first..first + 60);
+    durations_text(&minutes.map(|(minute, rows)| (minute - first, *rows)).collect())
+}
+
 /// Rows by level and minute of the hour, from the text in `log_stats`.
 pub(super) fn counts_of(text: &str) -> Vec<(Level, Vec<u64>)> {
     let by_level: BTreeMap<&str, Vec<u64>> = serde_json::from_str(text).unwrap_or_default();
@@ -155,6 +178,7 @@ impl SpanValues {
             carried: serde_json::to_string(&span.carried).unwrap_or_default(),
             table_name: span.table.name(),
             source: span.source.clone(),
+            durations: unset(span.durations.as_ref().map(durations_text)),
             stamp,
         }
     }
@@ -189,6 +213,7 @@ impl From<SpanRow> for Span {
             carried,
             table: table.unwrap_or(Table::Infrastructure),
             source: row.source.unwrap_or_default(),
+            durations: row.durations.as_deref().and_then(durations_of),
         }
     }
 }
@@ -216,7 +241,8 @@ impl Statements {
                 session,
                 format!(
                     "INSERT INTO {keyspace}.log_stats (log_date, hour, source, origin, span_start, \
-                     table_name, host, counts) VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+                     table_name, host, counts, durations) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                     USING TIMESTAMP ?"
                 ),
             )
             .await?,
@@ -247,6 +273,9 @@ impl Statements {
                 table_name: span.table.name(),
                 host: unset(host.cloned()),
                 counts,
+                durations: unset(
+                    span.durations.as_ref().map(|durations| durations_of_hour(durations, hour)),
+                ),
                 stamp: *stamp,
             })
         });
@@ -290,6 +319,7 @@ impl Statements {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::duration::{Durations, Rung};
 
     fn minutes() -> MinuteCounts {
         [((59, Level::Info), 3), ((60, Level::Info), 5), ((62, Level::Error), 1)].into()
@@ -309,5 +339,16 @@ mod tests {
         let total: u64 =
             hours.values().flat_map(|text| counts_of(text)).flat_map(|(_, counts)| counts).sum();
         assert_eq!(total, 9);
+    }
+
+    #[test]
+    fn durations_come_back_from_their_text_and_each_hour_has_its_own() {
+        let mut of_minute = Durations::default();
+        of_minute.add(Rung::ANY);
+        let counts: DurationCounts = [59, 60, 119, 120].map(|minute| (minute, of_minute)).into();
+        assert_eq!(durations_of(&durations_text(&counts)), Some(counts.clone()));
+        assert_eq!(durations_of_hour(&counts, 1), "[[0,1],[59,1]]");
+        assert_eq!(durations_of_hour(&counts, 3), "[]", "counted, and none");
+        assert_eq!(durations_of("no json"), None);
     }
 }

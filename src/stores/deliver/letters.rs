@@ -153,6 +153,7 @@ mod tests {
                 ..ApplicationColumns::default()
             });
             batch.rows.push(Row {
+                rung: None,
                 key: RowKey { timestamp_ms: number, origin: 9, offset_bytes: number },
                 level: Level::Error,
                 message,

@@ -279,5 +279,5 @@ fn expired_of(batch: &Batch, first: usize, written: &Written) -> Vec<NotRow> {
 }
 
 fn not_row(reason: Reason, row: &Row) -> NotRow {
-    (reason, row.key, row.level)
+    (reason, row.key, row.level, row.rung)
 }

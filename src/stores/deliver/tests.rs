@@ -155,6 +155,7 @@ fn batch_of(table: Table, offsets: std::ops::Range<i64>) -> Batch {
         batch.text.extend_from_slice(format!("line at {offset}").as_bytes());
         let end = u32::try_from(batch.text.len()).unwrap();
         batch.rows.push(Row {
+            rung: None,
             key: RowKey { timestamp_ms: NOW_MS, origin: 7, offset_bytes: offset },
             level: Level::Info,
             message: start..end,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row};
 
 use super::tombstones;
+use crate::duration::{self, DurationCounts};
 use crate::key::{Table, day_of};
 use crate::ledger::{
     Cause, Context, DeadLetter, Encoding, KernelIdentity, LossReceipt, MinuteCounts, OriginId,
@@ -16,7 +18,7 @@ use crate::ledger::{
 };
 use crate::record::Level;
 use crate::stores::expired::Expired;
-use crate::stores::{CountKey, Grown};
+use crate::stores::{CountKey, DurationKey, Grown, MinuteDurations, minute_durations};
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -114,6 +116,15 @@ fn minutes(row: &Row<'_>) -> Sql<MinuteCounts> {
     Ok(counts)
 }
 
+/// What a span of an older version does not say, nor an index of one, which has no such column.
+fn durations_of(row: &Row<'_>) -> Sql<Option<DurationCounts>> {
+    match row.get_ref("durations") {
+        Ok(ValueRef::Null) | Err(rusqlite::Error::InvalidColumnName(_)) => Ok(None),
+        Ok(_) => parsed(row, "durations").map(|lines: Vec<_>| Some(duration::from_lines(&lines))),
+        Err(error) => Err(error),
+    }
+}
+
 fn span(row: &Row<'_>) -> Sql<Span> {
     Ok(Span {
         origin: row.get("origin")?,
@@ -123,6 +134,7 @@ fn span(row: &Row<'_>) -> Sql<Span> {
         lines: bits(row, "lines")?,
         reasons: parsed(row, "reasons")?,
         minutes: minutes(row)?,
+        durations: durations_of(row)?,
         running_ms: row.get("running_ms")?,
         crc: bits(row, "crc")?,
         marker: bits(row, "marker")?,
@@ -203,33 +215,93 @@ pub fn grown(connection: &Connection, mark: Option<i64>) -> Sql<Grown> {
     Ok(Grown { spans, mark: newest.max(mark).unwrap_or(i64::MIN) })
 }
 
-/// Rows by minute, source, level and host, of all minutes that lie in the range wholly or in
-/// part. Days that retention has dropped are left out.
-pub fn counts(connection: &Connection, since: i64, until: i64) -> Sql<Vec<(CountKey, u64)>> {
-    const MINUTE_MS: i64 = 60_000;
+const MINUTE_MS: i64 = 60_000;
+
+/// Whose rows a span counts, and which of its minutes are asked for and have not ended.
+struct Counting<'a> {
+    table: Table,
+    source: String,
+    host: String,
+    written_ms: i64,
+    minutes: &'a RangeInclusive<i64>,
+    expired: &'a Expired,
+}
+
+impl Counting<'_> {
+    fn wants(&self, minute: i64) -> bool {
+        let day = day_of(minute.saturating_mul(MINUTE_MS));
+        self.minutes.contains(&minute)
+            && !self.expired.has(day, self.table, &self.source, self.written_ms)
+    }
+}
+
+/// Visits the spans with rows between two times. A minute that lies in the range in part is asked
+/// for as a whole; days that retention has dropped are not.
+fn each_counted(
+    connection: &Connection,
+    since: i64,
+    until: i64,
+    mut visit: impl FnMut(&Row<'_>, &Counting<'_>) -> Sql<()>,
+) -> Sql<()> {
     let moment = connection.unchecked_transaction()?;
-    let first = since.div_euclid(MINUTE_MS);
-    let last = until.saturating_sub(1).div_euclid(MINUTE_MS);
+    let asked = since.div_euclid(MINUTE_MS)..=until.saturating_sub(1).div_euclid(MINUTE_MS);
     let expired: Expired = tombstones::all(&moment)?.iter().collect();
     let mut statement = moment.prepare(
-        "SELECT minutes, log_table, source, last_write_ms, coalesce(host, '') AS host FROM spans LEFT JOIN origins \
+        "SELECT spans.*, coalesce(host, '') AS host FROM spans LEFT JOIN origins \
          USING (origin) WHERE last_minute >= ? AND first_minute <= ?",
     )?;
-    let mut counts: HashMap<CountKey, u64> = HashMap::new();
-    let mut rows = statement.query([first, last])?;
+    let mut rows = statement.query([asked.start(), asked.end()])?;
     while let Some(row) = rows.next()? {
-        let (source, host): (String, String) = (row.get("source")?, row.get("host")?);
-        let (table, written_ms) = (table(row)?, row.get("last_write_ms")?);
+        let of = Counting {
+            table: table(row)?,
+            source: row.get("source")?,
+            host: row.get("host")?,
+            written_ms: row.get("last_write_ms")?,
+            minutes: &asked,
+            expired: &expired,
+        };
+        visit(row, &of)?;
+    }
+    Ok(())
+}
+
+/// Rows by minute, source, level and host.
+pub fn counts(connection: &Connection, since: i64, until: i64) -> Sql<Vec<(CountKey, u64)>> {
+    let mut counts: HashMap<CountKey, u64> = HashMap::new();
+    each_counted(connection, since, until, |row, of| {
         for ((minute, level), count) in minutes(row)? {
-            let dropped = expired.has(day_of(minute * MINUTE_MS), table, &source, written_ms);
-            if (first..=last).contains(&minute) && !dropped {
-                let (source, host) = (source.clone(), host.clone());
-                let key = CountKey { minute, table, source, level, host };
+            if of.wants(minute) {
+                let (source, host) = (of.source.clone(), of.host.clone());
+                let key = CountKey { minute, table: of.table, source, level, host };
                 *counts.entry(key).or_default() += count;
             }
         }
-    }
+        Ok(())
+    })?;
     Ok(counts.into_iter().collect())
+}
+
+/// How long rows took, by minute, source and host.
+pub fn durations(
+    connection: &Connection,
+    since: i64,
+    until: i64,
+) -> Sql<Vec<(DurationKey, MinuteDurations)>> {
+    let mut found: HashMap<DurationKey, MinuteDurations> = HashMap::new();
+    each_counted(connection, since, until, |row, of| {
+        let counted = durations_of(row)?;
+        let rows = if counted.is_none() { minutes(row)? } else { MinuteCounts::new() };
+        let rows = rows.into_iter().map(|((minute, _), rows)| (minute, rows));
+        for (minute, durations) in minute_durations(of.table, counted.as_ref(), rows) {
+            if of.wants(minute) {
+                let (source, host) = (of.source.clone(), of.host.clone());
+                let key = DurationKey { minute, table: of.table, source, host };
+                found.entry(key).or_default().merge(&durations);
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found.into_iter().collect())
 }
 
 /// Rows by day, table and source.

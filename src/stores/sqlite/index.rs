@@ -8,6 +8,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::files;
+use crate::duration;
 use crate::ledger::{
     Context, DeadLetter, LossReceipt, MinuteCounts, OriginRecord, Span, Watermark,
 };
@@ -15,7 +16,8 @@ use crate::record::Level;
 use crate::stores::StoreError;
 
 /// Version of the tables, in `schema_version`. Version 1 had no health checks, and knew only whole
-/// days that retention has dropped; version 2 kept every origin for ever.
+/// days that retention has dropped; version 2 kept every origin for ever, and did not count how long
+/// something took.
 const VERSION: u32 = 3;
 
 const CACHE_KIB: u32 = 1024;
@@ -73,6 +75,12 @@ CREATE TABLE expired_sources (
   PRIMARY KEY (day, log_table, source)) WITHOUT ROWID;
 ";
 
+/// What version 3 has more: rows by minute and rung of [`crate::duration`]. Unset in spans that an
+/// older version wrote.
+const SINCE_3: &str = "
+ALTER TABLE spans ADD COLUMN durations TEXT;
+";
+
 /// Opens `index.db` for writing, and makes its tables where they are missing.
 ///
 /// # Errors
@@ -104,6 +112,7 @@ fn make_tables(connection: &Connection) -> rusqlite::Result<()> {
         sql += super::checks::SCHEMA;
     }
     if found.is_none_or(|found| found < 3) {
+        sql += SINCE_3;
         sql += super::ended::SCHEMA;
     }
     let _ = write!(sql, "UPDATE schema_version SET version = {VERSION} WHERE version < {VERSION};");
@@ -262,7 +271,7 @@ pub(super) fn put_span(connection: &Connection, span: &Span, stamp: i64) -> rusq
         "origin, start_bytes",
         "origin, start_bytes, end_bytes, rows, lines, reasons, minutes, first_minute, \
          last_minute, running_ms, crc, marker, markers, first_write_ms, last_write_ms, ttl_s, \
-         closed, log_table, source, carried, written",
+         closed, log_table, source, carried, durations, written",
         params![
             span.origin,
             bits(span.start_bytes),
@@ -284,6 +293,7 @@ pub(super) fn put_span(connection: &Connection, span: &Span, stamp: i64) -> rusq
             span.table.word(),
             span.source,
             json(&span.carried)?,
+            span.durations.as_ref().map(duration::to_lines).as_ref().map(json).transpose()?,
             stamp,
         ],
     )

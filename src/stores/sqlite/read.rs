@@ -20,7 +20,8 @@ use crate::ledger::{DeadLetter, LossReceipt, StoredOrigin, Watermark};
 use crate::record::Level;
 use crate::stores::expired::{EndedOrigin, Tombstone};
 use crate::stores::{
-    Answer, CountKey, Grown, KeyVisitor, LogReader, Page, RowQuery, StoreError, StoredRow,
+    Answer, CountKey, DurationKey, Grown, KeyVisitor, LogReader, MinuteDurations, Page, RowQuery,
+    StoreError, StoredRow,
 };
 
 /// The reading side.
@@ -438,6 +439,14 @@ impl LogReader for SqliteReader {
 
     fn counts(&self, since_ms: i64, until_ms: i64) -> Answer<'_, Vec<(CountKey, u64)>> {
         done(self.index(|connection| facts::counts(connection, since_ms, until_ms)))
+    }
+
+    fn durations(
+        &self,
+        since_ms: i64,
+        until_ms: i64,
+    ) -> Answer<'_, Vec<(DurationKey, MinuteDurations)>> {
+        done(self.index(|connection| facts::durations(connection, since_ms, until_ms)))
     }
 
     fn sources(&self) -> Answer<'_, Vec<String>> {

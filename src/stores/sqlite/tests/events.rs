@@ -19,6 +19,7 @@ fn event(user: u128, time: i64, number: i64, stamp: i64) -> Arc<Batch> {
         user_agent: Some(end - 4..end),
     });
     batch.rows.push(Row {
+        rung: None,
         key: RowKey { timestamp_ms: time, origin: i64::MAX - 1, offset_bytes: number },
         level: Level::Info,
         message: 0..4,

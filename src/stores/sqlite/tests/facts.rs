@@ -44,6 +44,7 @@ fn span(origin: i64, start_bytes: u64, end_bytes: u64, minute: i64) -> Span {
         lines: 7,
         reasons,
         minutes: [((minute, Level::Info), 3), ((minute + 1, Level::Critical), 2)].into(),
+        durations: Some(took(minute, &[20.0, 1500.0])),
         running_ms: Some(DAY),
         crc: u64::MAX,
         marker: u64::MAX - 7,
@@ -56,6 +57,15 @@ fn span(origin: i64, start_bytes: u64, end_bytes: u64, minute: i64) -> Span {
         table: Table::Infrastructure,
         source: "syslog".into(),
     }
+}
+
+/// Durations of rows of one minute.
+fn took(minute: i64, each_ms: &[f64]) -> DurationCounts {
+    let mut of_minute = Durations::default();
+    for ms in each_ms {
+        of_minute.add(Rung::reached(*ms).unwrap());
+    }
+    [(minute, of_minute)].into()
 }
 
 #[test]
@@ -113,6 +123,73 @@ fn counts_are_those_of_the_spans_without_expired_days() {
     assert_eq!(block_on(reader.counts(i64::MIN, i64::MAX)).unwrap().len(), 6);
     expire::drop_day(dir.path(), day_of(DAY), "90 days", DAY + 90 * DAY_MS).unwrap();
     assert_eq!(block_on(reader.counts(i64::MIN, i64::MAX)).unwrap().len(), 2);
+}
+
+/// By minute: rows that took a second or longer, that say how long, and of which it is not known.
+fn durations(dir: &Path, since_ms: i64, until_ms: i64) -> BTreeMap<i64, [u64; 3]> {
+    let second = Rung::reached(1000.0).unwrap();
+    let found = block_on(SqliteReader::new(dir.to_owned()).durations(since_ms, until_ms)).unwrap();
+    let mut minutes = BTreeMap::new();
+    for (key, took) in found {
+        assert_eq!((&*key.source, &*key.host), ("syslog", "web1"));
+        let counted = took.counted;
+        let counts = [counted.at_least(second), counted.at_least(Rung::ANY), took.unknown];
+        assert_eq!(minutes.insert(key.minute, counts), None);
+    }
+    minutes
+}
+
+#[test]
+fn durations_are_those_of_the_spans_without_expired_days_and_older_spans_are_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = start(dir.path());
+    block_on(store.put_origin(&origin(7), &[], 1)).unwrap();
+    let minute = DAY / 60_000;
+    let old = Span { durations: None, ..span(7, 90, 200, minute + 1) };
+    let events = Span { table: Table::Events, ..Span { start_bytes: 300, ..old.clone() } };
+    let spans = [span(7, 0, 90, minute), old, span(7, 200, 300, minute - 5), events];
+    block_on(store.put_spans(&spans, 10)).unwrap();
+    // the same span once more, as it has grown
+    let grown = Span { durations: Some(took(minute, &[1.0, 1e3, 1e4])), ..spans[0].clone() };
+    block_on(store.put_spans(&[grown], 20)).unwrap();
+    let day = [(minute, [2, 3, 0]), (minute + 1, [0, 0, 3]), (minute + 2, [0, 0, 2])];
+    assert_eq!(durations(dir.path(), DAY, DAY + 180_000), day.into());
+    assert_eq!(durations(dir.path(), DAY, DAY + 60_000), [day[0]].into());
+    let before = [(minute - 5, [1, 2, 0])];
+    assert_eq!(durations(dir.path(), i64::MIN, DAY), before.into());
+    expire::drop_day(dir.path(), day_of(DAY), "90 days", DAY + 90 * DAY_MS).unwrap();
+    assert_eq!(durations(dir.path(), i64::MIN, i64::MAX), before.into());
+}
+
+#[test]
+fn an_index_that_did_not_count_durations_is_read_as_it_is_and_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = start(dir.path());
+    block_on(store.put_origin(&origin(7), &[], 1)).unwrap();
+    let minute = DAY / 60_000;
+    block_on(store.put_spans(&[span(7, 0, 90, minute)], 10)).unwrap();
+    block_on(store.close()).unwrap();
+    drop(store);
+    let index = Connection::open(files::index_path(dir.path())).unwrap();
+    index
+        .execute_batch(
+            "ALTER TABLE spans DROP COLUMN durations; UPDATE schema_version SET version = 2;",
+        )
+        .unwrap();
+    drop(index);
+    let unknown = [(minute, [0, 0, 3]), (minute + 1, [0, 0, 2])];
+    assert_eq!(durations(dir.path(), DAY, DAY + 120_000), unknown.into());
+    let reader = SqliteReader::new(dir.path().to_owned());
+    let old = Span { durations: None, ..span(7, 0, 90, minute) };
+    let known = block_on(reader.origins(None)).unwrap();
+    assert_eq!(known[0].spans, std::slice::from_ref(&old));
+    // the daemon goes on from it, and closes it with what it knows
+    let store = start(dir.path());
+    assert_eq!(block_on(store.last_spans(&[7])).unwrap(), std::slice::from_ref(&old));
+    let next = span(7, 90, 200, minute);
+    block_on(store.put_spans(&[Span { closed: true, ..old }, next], 20)).unwrap();
+    let both = [(minute, [1, 2, 3]), (minute + 1, [0, 0, 2])];
+    assert_eq!(durations(dir.path(), DAY, DAY + 120_000), both.into());
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! The whole store over real files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::*;
 use crate::batch::{ApplicationColumns, Row};
+use crate::duration::{DurationCounts, Durations, Rung};
 use crate::key::{DAY_MS, day_of};
 use crate::ledger::{Carried, Cause, Encoding, KernelIdentity, Marker, Reason, Reasons};
 use crate::record::Level;
@@ -38,6 +40,7 @@ fn push(batch: &mut Batch, time: i64, offset_bytes: i64, level: Level, message: 
     batch.text.extend(message.as_bytes());
     let end = u32::try_from(batch.text.len()).unwrap();
     batch.rows.push(Row {
+        rung: None,
         key: RowKey { timestamp_ms: time, origin: 7, offset_bytes },
         level,
         message: start..end,
@@ -123,6 +126,7 @@ fn rows_of_all_columns_come_back_as_they_were() {
         duration_ms: Some(12.5),
     });
     batch.rows.push(Row {
+        rung: None,
         key: RowKey { timestamp_ms: DAY + 5, origin: i64::MAX, offset_bytes: 3 },
         level: Level::Critical,
         message: 0..10,
