@@ -1,47 +1,100 @@
-//! Which days a verified backup holds.
+//! What a verified backup holds: days of SQLite, or all that a cluster had at a moment.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::maintain::backup;
+use crate::maintain::backup::{self, VerifiedPart};
 use crate::stores::expired::date_of;
 
 /// The part of an archive that holds rows.
 const LOGS: &str = "logs";
+/// How it is made where rows are in a cluster.
+const CASSANDRA: &str = "cassandra";
 
-/// Days that verified backups hold, each with the newest moment up to which one does.
+/// Clocks of hosts differ by less: the one that wrote a row, and the one that makes backups.
+const CLOCKS_MS: i64 = 10_000;
+
+/// What verified backups hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
+    /// Days, each with the newest moment up to which an archive holds it.
     days: BTreeMap<String, i64>,
+    /// With Cassandra: the newest moment up to which an archive holds all of the keyspace.
+    all: Option<i64>,
+    keyspace: bool,
     /// Why archives are of no help, in words.
     pub useless: Vec<String>,
 }
 
 impl Verified {
-    /// What the archives in `dir` hold. One that was not verified, or is not as it was then, holds
-    /// nothing.
+    /// What the archives in `dir` hold of a store in files. One that was not verified, or is not
+    /// as it was then, holds nothing.
     #[must_use]
     pub fn read(dir: &Path) -> Self {
         let mut verified = Self::default();
-        let archives = match backup::list(dir) {
-            Ok(archives) => archives,
-            Err(error) => {
-                verified.useless.push(error.to_string());
-                return verified;
-            }
-        };
-        for archive in archives {
-            let Some(note) = archive.verified else {
-                verified.useless.push(format!("{} is not verified", archive.name));
-                continue;
-            };
-            let logs = note.parts.into_iter().filter(|part| part.name == LOGS);
-            for day in logs.flat_map(|part| part.days) {
-                let known = verified.days.entry(day).or_insert(note.created_ms);
-                *known = (*known).max(note.created_ms);
+        for (_, created_ms, part) in verified.parts(dir) {
+            for day in part.days {
+                let known = verified.days.entry(day).or_insert(created_ms);
+                *known = (*known).max(created_ms);
             }
         }
         verified
+    }
+
+    /// The same of a keyspace. An archive is that of one node: it holds everything where each row
+    /// is on every node.
+    #[must_use]
+    pub fn of_keyspace(dir: &Path, keyspace: &str) -> Self {
+        let mut verified = Self { keyspace: true, ..Self::default() };
+        let mut why = None;
+        for (archive, created_ms, part) in verified.parts(dir) {
+            let same = part.details.get("keyspace").is_some_and(|name| name == keyspace);
+            if part.kind != CASSANDRA || !same {
+                why = Some(format!("{archive} is not of keyspace {keyspace}"));
+                continue;
+            }
+            match backup::share(&part.details) {
+                Some((nodes, replicas)) if nodes <= replicas => {
+                    verified.all = verified.all.max(Some(created_ms));
+                }
+                Some((nodes, replicas)) => {
+                    why = Some(format!(
+                        "{archive} is that of one of {nodes} nodes with {replicas} replicas, and \
+                         holds a part of each day; as there is no archive that holds all, only a \
+                         run without --require-backup lets partitions go"
+                    ));
+                }
+                None => {
+                    why = Some(format!(
+                        "{archive} does not say how much of the cluster it holds; make a new one"
+                    ));
+                }
+            }
+        }
+        // the newest stands for all of them, and one that holds all is enough
+        verified.useless.extend(why.filter(|_| verified.all.is_none()));
+        verified
+    }
+
+    /// The part with rows of each verified archive, with the archive's name and begin.
+    fn parts(&mut self, dir: &Path) -> Vec<(String, i64, VerifiedPart)> {
+        let archives = match backup::list(dir) {
+            Ok(archives) => archives,
+            Err(error) => {
+                self.useless.push(error.to_string());
+                return Vec::new();
+            }
+        };
+        let mut parts = Vec::new();
+        for archive in archives {
+            let Some(note) = archive.verified else {
+                self.useless.push(format!("{} is not verified", archive.name));
+                continue;
+            };
+            let logs = note.parts.into_iter().filter(|part| part.name == LOGS);
+            parts.extend(logs.map(|part| (archive.name.clone(), note.created_ms, part)));
+        }
+        parts
     }
 
     /// Why the rows of a day may not go, where nothing is newer than `written_ms`; `None` if a
@@ -49,9 +102,14 @@ impl Verified {
     #[must_use]
     pub fn withholds(&self, day: i32, written_ms: i64) -> Option<String> {
         let date = date_of(day);
-        match self.days.get(&date.to_string()) {
+        let (up_to_ms, margin_ms) = if self.keyspace {
+            (self.all, CLOCKS_MS)
+        } else {
+            (self.days.get(&date.to_string()).copied(), 0)
+        };
+        match up_to_ms {
             None => Some(format!("no verified backup holds {date}")),
-            Some(up_to_ms) if *up_to_ms < written_ms => {
+            Some(up_to_ms) if up_to_ms < written_ms.saturating_add(margin_ms) => {
                 Some(format!("rows of {date} were written after the last verified backup began"))
             }
             Some(_) => None,
@@ -89,6 +147,37 @@ mod tests {
         assert!(later.contains("after the last verified backup began"), "{later}");
         let other = verified.withholds(20_778, 0).unwrap();
         assert!(other.contains("no verified backup holds 2026-11-21"), "{other}");
+    }
+
+    /// An archive of a node of `nodes`, with two replicas.
+    fn of_node(dir: &Path, nodes: u32) {
+        fs::write(dir.join(ARCHIVE), "abc").unwrap();
+        let note = format!(
+            r#"{{"archive":"{ARCHIVE}","created_ms":500000,"verified_ms":900000,"bytes":3,
+                "sha256":"00","parts":[{{"name":"logs","kind":"cassandra",
+                "details":{{"keyspace":"k","nodes":"{nodes}","replicas":"2"}}}}]}}"#
+        );
+        fs::write(dir.join(format!("{ARCHIVE}.verified.json")), note).unwrap();
+    }
+
+    #[test]
+    fn of_a_cluster_an_archive_holds_all_or_nothing_up_to_its_begin() {
+        let dir = tempfile::tempdir().unwrap();
+        of_node(dir.path(), 2);
+        let verified = Verified::of_keyspace(dir.path(), "k");
+        assert_eq!(verified.useless, Vec::<String>::new());
+        assert_eq!(verified.withholds(1, 500_000 - CLOCKS_MS), None);
+        assert!(verified.withholds(1, 500_001 - CLOCKS_MS).unwrap().contains("written after"));
+        let other = Verified::of_keyspace(dir.path(), "other");
+        assert!(other.withholds(1, 0).is_some() && other.useless[0].contains("keyspace other"));
+        assert!(Verified::read(dir.path()).withholds(1, 0).is_some(), "it holds no day files");
+        of_node(dir.path(), 3);
+        let part = Verified::of_keyspace(dir.path(), "k");
+        assert!(part.withholds(1, 0).is_some());
+        assert!(part.useless[0].contains("one of 3 nodes with 2 replicas"), "{part:?}");
+        // rows of files that were shipped before the store was a cluster
+        archive(dir.path(), 3);
+        assert!(Verified::of_keyspace(dir.path(), "k").withholds(20_779, 0).is_some());
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub mod report;
 mod rows;
 mod scan;
 pub mod schema;
+pub mod scratch;
 mod spans;
 mod stored;
 
