@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::keys::Kind::{DurationOf, Integer, Options, Path, Text, Texts, Word};
+use super::keys::Kind::{Bytes, DurationOf, Integer, Options, Path, Text, Texts, Word};
 use super::keys::{Key, Kind, Section, example, key};
 use super::load::Build;
 use super::problem::Place;
@@ -31,6 +31,8 @@ pub struct Backup {
     pub nodetool: Vec<String>,
     /// The data directories of this node; Cassandra only.
     pub cassandra_data: Vec<PathBuf>,
+    /// So many bytes of rows a drill loads, spans besides; Cassandra only.
+    pub drill_bytes_max: u64,
     /// `[[backup.database]]`
     pub databases: Vec<Database>,
 }
@@ -78,6 +80,8 @@ pub struct Database {
     pub dump: Vec<String>,
     /// The command that takes the copy on its input, for [`DatabaseKind::Command`].
     pub restore: Vec<String>,
+    /// The command that a drill gives the copy to, in place of a scratch database.
+    pub drill: Vec<String>,
 }
 
 /// `kind` of a `[[backup.database]]`.
@@ -150,6 +154,12 @@ const KEYS: &[Key] = &[
         "[\"/var/lib/cassandra/data\"]",
         "The data directories of this host's Cassandra node.",
     ),
+    key(
+        "drill_max",
+        Bytes(1, 1 << 50),
+        "\"2GiB\"",
+        "How much of a Cassandra node's rows a drill loads: all, or so much of the newest.",
+    ),
 ];
 
 pub(super) const DATABASE: Section = Section {
@@ -199,6 +209,12 @@ const DATABASE_KEYS: &[Key] = &[
         Texts,
         "[]",
         "For kind \"command\": the command that takes it back on its input.",
+    ),
+    key(
+        "drill",
+        Texts,
+        "[]",
+        "A command that takes the copy on its input in a drill; 0 says that it is good.",
     ),
 ];
 
@@ -251,6 +267,7 @@ pub(super) fn build(
         files: texts("files"),
         nodetool: texts("nodetool"),
         cassandra_data: texts("cassandra_data").into_iter().map(PathBuf::from).collect(),
+        drill_bytes_max: backup.bytes("drill_max"),
         databases: all_databases(build, databases),
     }
 }
@@ -309,5 +326,6 @@ fn database(build: &mut Build<'_>, header: &Place, settings: &Settings) -> Optio
         password_file: settings.path("password_file"),
         dump: texts("dump"),
         restore: texts("restore"),
+        drill: texts("drill"),
     })
 }

@@ -51,7 +51,7 @@ fn rows_metrics_and_databases_that_are_destroyed_under_a_writing_daemon_come_bac
     backed.extra = format!(
         "{}\n[[backup.database]]\nname = \"shop\"\ndatabases = [\"shop\"]\n{}\n\
          [[backup.database]]\nname = \"own\"\nkind = \"command\"\ndump = [\"cat\", {kept:?}]\n\
-         restore = [\"sh\", \"-c\", \"cat >{}\"]\n",
+         restore = [\"sh\", \"-c\", \"cat >{}\"]\ndrill = [\"grep\", \"a command\"]\n",
         server.dora(),
         cluster.keys(),
         kept.display()
@@ -100,7 +100,12 @@ fn rows_metrics_and_databases_that_are_destroyed_under_a_writing_daemon_come_bac
     let drill = site.run(&["restore", "--drill"]);
     let said = told(&drill);
     assert!(drill.status.success() && said.contains("5002 rows"), "{said}");
-    assert_eq!(said.matches(" loaded: ").count(), 6, "{said}");
+    assert_eq!(said.matches(" loaded: ").count(), 7, "{said}");
+    assert!(said.contains("1 files taken by grep"), "{said}");
+    // and one that does not like what it gets
+    let text = fs::read_to_string(site.config()).unwrap().replace("a command", "another");
+    fs::write(site.config(), text).unwrap();
+    site.answers(&["restore", "--drill", "--part", "own"], 1, "own          FAILED: grep");
     let left = server.sql("SHOW DATABASES LIKE 'bitacora\\_%'");
     assert_eq!(left, "", "a scratch database is left");
 }

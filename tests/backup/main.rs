@@ -16,6 +16,7 @@ mod support;
 
 mod cassandra;
 mod damage;
+mod drill;
 mod everything;
 mod hostile;
 mod keeping;

@@ -181,6 +181,8 @@ pub struct Audited {
     pub origins: Vec<StoredOrigin>,
     /// Rows by span.
     pub expected: Expected,
+    /// Rows that are in the store.
+    pub rows: u64,
 }
 
 /// Audits everything in the store. `now_ms` decides which spans have expired.
@@ -199,9 +201,10 @@ pub async fn audit(reader: &dyn LogReader, now_ms: i64) -> Result<Audited, Store
     let ended_at: HashMap<OriginId, u64> =
         ended.iter().map(|ended| (ended.origin, ended.end_bytes)).collect();
     let mut expected = Expected::new(&origins, &letters, tombstones.iter().collect(), now_ms);
-    let (mut stray_rows, mut ended_rows_left) = (0, 0);
+    let (mut rows, mut stray_rows, mut ended_rows_left) = (0, 0, 0);
     reader
         .visit_keys(&mut |_, key| {
+            rows += 1;
             if !expected.row(key) {
                 let ended = ended_at.contains_key(&key.origin);
                 ended_rows_left += u64::from(ended);
@@ -225,5 +228,5 @@ pub async fn audit(reader: &dyn LogReader, now_ms: i64) -> Result<Audited, Store
         ended,
         ended_rows_left,
     };
-    Ok(Audited { report, origins, expected })
+    Ok(Audited { report, origins, expected, rows })
 }

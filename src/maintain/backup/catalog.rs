@@ -1,5 +1,6 @@
 //! The archives of a directory, and what is known of each from the files beside it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,13 +37,19 @@ pub struct Verified {
 }
 
 /// A part of a verified archive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VerifiedPart {
     /// Its name.
     pub name: String,
     /// The days (`YYYY-MM-DD`) whose rows it holds; `SQLite` only.
     #[serde(default)]
     pub days: Vec<String>,
+    /// How it was made.
+    #[serde(default)]
+    pub kind: String,
+    /// What its manifest says of it besides.
+    #[serde(default)]
+    pub details: BTreeMap<String, String>,
 }
 
 /// Written beside an archive that was loaded into scratch databases without a difference.

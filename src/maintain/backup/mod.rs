@@ -18,6 +18,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use crate::durable::{self, DirLock, LockError};
+use crate::stores::StoreError;
 
 mod archive;
 mod catalog;
@@ -37,6 +38,7 @@ pub use catalog::{find, latest, list};
 pub use create::{Created, Request, create, wanted};
 pub use drill::{Drill, drill};
 pub use manifest::{FileRecord, Manifest, PartRecord};
+pub(crate) use parts::cassandra::share;
 pub use prune::{Action, apply as apply_prune, plan as plan_prune};
 pub use reader::ArchiveReader;
 pub use restore::{Restore, Restored, restore};
@@ -162,6 +164,17 @@ pub(crate) fn lock(dir: &Path) -> Result<DirLock, BackupError> {
     own_like(dir, &dir.join("lock")).map_err(|source| BackupError::write(dir, source))?;
     names::sweep(dir).map_err(|source| BackupError::write(dir, source))?;
     Ok(lock)
+}
+
+/// Waits for what a store is asked; `what` is said where it fails.
+pub(crate) fn waited<T>(
+    what: &str,
+    asked: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, BackupError> {
+    let failed = |error: String| BackupError::Source(format!("{what}: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
+    runtime.block_on(asked).map_err(|error| failed(error.to_string()))
 }
 
 /// Gives a file that root makes in a directory to the directory's owner, who works there, too.

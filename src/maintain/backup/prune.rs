@@ -199,7 +199,7 @@ mod tests {
             sha256: String::new(),
             parts: parts
                 .iter()
-                .map(|name| VerifiedPart { name: (*name).into(), days: Vec::new() })
+                .map(|name| VerifiedPart { name: (*name).into(), ..VerifiedPart::default() })
                 .collect(),
         });
         Archive {

@@ -84,7 +84,12 @@ pub fn examine(path: &Path, name: &str, now_ms: i64) -> Result<Verdict, BackupEr
             bytes: reader.bytes(),
             sha256: reader.sha256()?,
             parts: there
-                .map(|part| VerifiedPart { name: part.name.clone(), days: part.days.clone() })
+                .map(|part| VerifiedPart {
+                    name: part.name.clone(),
+                    days: part.days.clone(),
+                    kind: part.kind.clone(),
+                    details: part.details.clone(),
+                })
                 .collect(),
         });
     }

@@ -25,13 +25,6 @@ impl Run<'_> {
         let cassandra =
             CassandraStore::with_lifetimes(store.cassandra.clone(), store.lifetimes.clone());
         self.times_to_live(&cassandra).await?;
-        if self.verified.is_some() {
-            self.report.notes.push(
-                "a backup of Cassandra is one node's, and does not say which days it holds: no \
-                 partition goes as long as a backup is required"
-                    .to_owned(),
-            );
-        }
         Box::pin(self.partitions(&cassandra)).await?;
         self.report.notes.push(
             "the running daemon writes the times to live that it read when it started; restart it \

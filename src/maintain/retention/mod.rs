@@ -244,7 +244,11 @@ pub async fn run(config: &Config, request: Request) -> Result<Report, StoreError
         notes: Vec::new(),
         failures: Vec::new(),
     };
-    let verified = request.require_backup.then(|| Verified::read(&config.backup.dir));
+    let dir = &config.backup.dir;
+    let verified = request.require_backup.then(|| match config.store.kind {
+        StoreKind::Cassandra => Verified::of_keyspace(dir, &config.store.cassandra.keyspace),
+        StoreKind::Sqlite | StoreKind::Null => Verified::read(dir),
+    });
     let mut run = Run { config, request, verified, report };
     if let Some(verified) = &run.verified {
         let useless = verified.useless.iter().map(|why| format!("no help from a backup: {why}"));

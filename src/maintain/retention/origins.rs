@@ -126,9 +126,8 @@ impl Run<'_> {
     /// Only what a verified backup holds goes, if that is asked for.
     fn held_by_backup<'a>(&mut self, mut gone: Vec<&'a StoredOrigin>) -> Vec<&'a StoredOrigin> {
         let Some(verified) = &self.verified else { return gone };
-        let sqlite = self.config.store.kind == StoreKind::Sqlite;
         let all = gone.len();
-        gone.retain(|origin| sqlite && verified.holds_ledger(last_write_ms(origin)));
+        gone.retain(|origin| verified.holds_ledger(last_write_ms(origin)));
         self.report.origins.withheld = (all - gone.len()) as u64;
         gone
     }

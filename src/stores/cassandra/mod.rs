@@ -39,6 +39,7 @@ pub mod report;
 mod rows;
 mod scan;
 pub mod schema;
+pub mod scratch;
 mod spans;
 mod stored;
 

@@ -150,11 +150,10 @@ fn lifetime(seconds: i64) -> String {
     }
 }
 
-/// How many replicas the configured datacenter has.
-async fn check_replicas(
+/// How many replicas of the keyspace the configured datacenter has; 0 where it has none.
+pub(super) async fn replicas(
     session: &Session,
     config: &config::Cassandra,
-    report: &mut Report,
 ) -> Result<u32, StoreError> {
     let text = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let rows = execute(session, text, (config.keyspace.as_str(),)).await?;
@@ -164,7 +163,15 @@ async fn check_replicas(
     };
     let options = row.map(|(options,)| options).unwrap_or_default();
     let replicas = options.get(&config.datacenter).or_else(|| options.get("replication_factor"));
-    let replicas: u32 = replicas.and_then(|count| count.parse().ok()).unwrap_or(0);
+    Ok(replicas.and_then(|count| count.parse().ok()).unwrap_or(0))
+}
+
+async fn check_replicas(
+    session: &Session,
+    config: &config::Cassandra,
+    report: &mut Report,
+) -> Result<u32, StoreError> {
+    let replicas = replicas(session, config).await?;
     if replicas == 0 {
         report.add(
             Weight::Problem,

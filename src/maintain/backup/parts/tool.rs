@@ -142,6 +142,8 @@ fn end(
 /// The last words of a program, as one line without control characters.
 fn in_one_line(said: &[u8], status: &str) -> String {
     let text = String::from_utf8_lossy(said);
+    // what nodetool says stands before where it was in its own code
+    let text = text.split("-- StackTrace --").next().unwrap_or_default();
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let last = lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join("; ");
     let last: String = last.chars().filter(|c| !c.is_control()).collect();

@@ -185,7 +185,9 @@ pub fn unpack(
     wanted: &mut dyn FnMut(&FileRecord) -> bool,
 ) -> Result<(), BackupError> {
     let room = rustix::fs::statvfs(dir).map_err(|errno| BackupError::read(dir, errno.into()))?;
-    if part.bytes() > room.f_bavail.saturating_mul(room.f_frsize) {
+    let bytes = part.files.iter().filter(|file| wanted(file)).map(|file| file.bytes);
+    let bytes = bytes.fold(0_u64, u64::saturating_add);
+    if bytes > room.f_bavail.saturating_mul(room.f_frsize) {
         return Err(BackupError::Full { path: dir.to_owned() });
     }
     let mut unpacking = Unpacking { dir, wanted, file: None };

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::super::BackupError;
 use super::super::manifest::PartRecord;
 use super::super::names::{Scratch, unescaped};
-use super::super::own_like;
 use super::super::parts::{cassandra, logs, mongodb, mysql, postgresql, tool};
+use super::super::waited;
 use super::{make_dir, put};
 use crate::config::{Config, Database, DatabaseKind, DoraKind, StoreKind};
 use crate::stores::open;
@@ -391,13 +391,9 @@ pub fn load_postgresql(
 }
 
 fn origins(config: &Config) -> Result<usize, BackupError> {
-    let failed = |error: String| BackupError::Source(format!("store: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
-    runtime.block_on(async {
-        let reader = open::reader(&config.store).map_err(|error| failed(error.to_string()))?;
-        let origins = reader.origins(None).await.map_err(|error| failed(error.to_string()))?;
-        Ok(origins.len())
+    waited("store", async {
+        let reader = open::reader(&config.store)?;
+        Ok(reader.origins(None).await?.len())
     })
 }
 
@@ -408,28 +404,16 @@ fn import(
     config: &Config,
     keyspace: &str,
 ) -> Result<(), BackupError> {
-    let data = config.backup.cassandra_data.first().cloned().unwrap_or_default();
-    let failed = |source| BackupError::write(scratch.dir(), source);
     let tables = scratch.path("logs");
-    let mut folders = vec![scratch.dir().to_owned(), tables.clone()];
-    let mut names = std::collections::BTreeSet::new();
-    for file in &part.files {
-        let path = scratch.path(&file.path);
-        own_like(&data, &path).map_err(failed)?;
-        folders.extend(path.parent().map(Path::to_owned));
-        names.extend(file.path.split('/').nth(1).map(str::to_owned));
-    }
-    for folder in &folders {
-        own_like(&data, folder).map_err(failed)?;
-    }
-    for name in names {
-        let table = name.rsplit_once('-').map_or(name.as_str(), |(table, _)| table);
+    cassandra::hand_over(scratch, part.files.iter(), config)?;
+    let names = part.files.iter().filter_map(|file| file.path.split('/').nth(1));
+    for name in names.collect::<std::collections::BTreeSet<_>>() {
         // the version of the tables that are there says which they are, and is not replaced
-        let dir = tables.join(&name);
+        let dir = tables.join(name);
         for extra in ["manifest.json", "schema.cql"] {
             drop(fs::remove_file(dir.join(extra)));
         }
-        let dir = dir.to_string_lossy();
+        let (dir, table) = (dir.to_string_lossy(), cassandra::table_of(name));
         cassandra::nodetool(config, &["import", "--copy-data", "--", keyspace, table, &dir])?;
     }
     Ok(())

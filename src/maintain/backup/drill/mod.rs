@@ -10,10 +10,13 @@ use super::names::Scratch;
 use super::parts::{logs, mysql, postgresql, sqlite, tool};
 use super::reader::ArchiveReader;
 use super::restore::{Place, load_postgresql, unpack};
-use super::{BackupError, lock};
+use super::{BackupError, lock, waited};
 use crate::config::{Config, Database, DatabaseKind};
 use crate::maintain::audit;
 use crate::stores::sqlite::SqliteReader;
+
+mod cassandra;
+mod sample;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -70,13 +73,21 @@ pub fn drill(
 type Done = (Outcome, String);
 
 fn one(asked: &Drill<'_>, reader: &ArchiveReader, part: &PartRecord) -> Result<Done, BackupError> {
+    if part.kind == "cassandra" {
+        return cassandra::load(asked, reader, part);
+    }
     let scratch = Scratch::new(&asked.config.backup.dir)?;
-    let chosen = sample(part, asked);
+    let chosen = days(part, asked);
     unpack(reader, part, scratch.dir(), &mut |file| chosen.contains(file.path.as_str()))?;
     let files = part.files.iter().filter(|file| chosen.contains(file.path.as_str()));
     let files: Vec<&FileRecord> = files.collect();
     if files.is_empty() {
         return Ok((Outcome::Skipped, "it is empty".into()));
+    }
+    if let Ok(Place::Server(database)) = Place::of(part, asked.config)
+        && !database.drill.is_empty()
+    {
+        return give_to_command(&database, &scratch, &files);
     }
     match part.kind.as_str() {
         "sqlite" => load_sqlite(asked, part, &scratch, &files),
@@ -93,16 +104,16 @@ fn one(asked: &Drill<'_>, reader: &ArchiveReader, part: &PartRecord) -> Result<D
             }
             _ => Ok((Outcome::Skipped, "this host's configuration has no server for it".into())),
         },
-        "cassandra" => digests(part, &scratch),
         "mongodb" | "command" => {
-            Ok((Outcome::Skipped, "read whole; there is no scratch place to load it into".into()))
+            let why = "read whole; its [[backup.database]] names no command of its own for a drill";
+            Ok((Outcome::Skipped, why.into()))
         }
         _ => Ok((Outcome::Loaded, format!("{} files unpacked, checksums equal", files.len()))),
     }
 }
 
 /// Which files are loaded: of days as many as asked for, others each time; of the rest all.
-fn sample<'a>(part: &'a PartRecord, asked: &Drill<'_>) -> BTreeSet<&'a str> {
+fn days<'a>(part: &'a PartRecord, asked: &Drill<'_>) -> BTreeSet<&'a str> {
     let is_day = |path: &str| path.strip_prefix("logs/").and_then(logs::day_of).is_some();
     let days = part.files.iter().filter(|file| is_day(&file.path)).count();
     let wanted = asked.sample.unwrap_or(days).min(days);
@@ -163,17 +174,27 @@ fn load_sqlite(
 }
 
 fn audited(dir: &Path, now_ms: i64) -> Result<bool, BackupError> {
-    let failed = |error: String| BackupError::Source(format!("audit: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
     let reader = SqliteReader::new(dir.to_owned());
-    let audited = runtime.block_on(audit::audit(&reader, now_ms));
-    Ok(audited.map_err(|error| failed(error.to_string()))?.report.clean())
+    Ok(waited("audit", audit::audit(&reader, now_ms))?.report.clean())
 }
 
 /// A name that no database has.
 fn scratch_name() -> String {
     format!("bitacora_drill_{}", uuid::Uuid::new_v4().simple())
+}
+
+/// What the site's own command thinks of each file.
+fn give_to_command(
+    database: &Database,
+    scratch: &Scratch,
+    files: &[&FileRecord],
+) -> Result<Done, BackupError> {
+    for file in files {
+        let (program, mut command) = tool::split(&database.drill)?;
+        tool::feed(&program, &mut command, &scratch.path(&file.path))?;
+    }
+    let program = database.drill.first().map_or("", String::as_str);
+    Ok((Outcome::Loaded, format!("{} files taken by {program}", files.len())))
 }
 
 fn load_mysql(
@@ -215,7 +236,7 @@ fn load_postgresql_files(
     let mut rows = 0;
     for file in files {
         if file.path.ends_with("/all.sql") {
-            let why = "a dump of a whole server; name databases to have each loaded";
+            let why = "a dump of a whole server; name databases, or a command for a drill";
             return Ok((Outcome::Skipped, why.into()));
         }
         let name = scratch_name();
@@ -242,27 +263,4 @@ fn load_postgresql_files(
         }
     }
     Ok((Outcome::Loaded, format!("{} dumps loaded, {rows} rows as in the manifest", files.len())))
-}
-
-/// Cassandra's own checksum of each file of rows: the node wrote it beside them. To load them
-/// needs a second node, which a drill does not start.
-fn digests(part: &PartRecord, scratch: &Scratch) -> Result<Done, BackupError> {
-    let mut checked = 0;
-    for file in &part.files {
-        let Some(stem) = file.path.strip_suffix("-Digest.crc32") else { continue };
-        let read =
-            |path: &Path| std::fs::read(path).map_err(|source| BackupError::read(path, source));
-        let said = String::from_utf8_lossy(&read(&scratch.path(&file.path))?).trim().to_owned();
-        let data = scratch.path(&format!("{stem}-Data.db"));
-        let data = std::fs::File::open(&data).map_err(|source| BackupError::read(&data, source))?;
-        let mut data = flate2::CrcReader::new(data);
-        let copied = std::io::copy(&mut data, &mut std::io::sink());
-        copied.map_err(|source| BackupError::read(scratch.dir(), source))?;
-        if said != data.crc().sum().to_string() {
-            return Ok((Outcome::Failed, format!("{stem}-Data.db is not what the node wrote")));
-        }
-        checked += 1;
-    }
-    let told = format!("{checked} files of rows agree with the node's own checksums; not loaded");
-    Ok((if checked > 0 { Outcome::Loaded } else { Outcome::Skipped }, told))
 }
