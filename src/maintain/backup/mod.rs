@@ -12,12 +12,10 @@
 //! `tar --zstd -xf` reads it too. An archive is not encrypted, and a checksum proves that nothing
 //! changed by accident, not who made it.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
-use crate::durable::{self, DirLock, LockError};
+use crate::durable::{self, DirLock, LockError, own_like};
 
 mod archive;
 mod catalog;
@@ -162,14 +160,4 @@ pub(crate) fn lock(dir: &Path) -> Result<DirLock, BackupError> {
     own_like(dir, &dir.join("lock")).map_err(|source| BackupError::write(dir, source))?;
     names::sweep(dir).map_err(|source| BackupError::write(dir, source))?;
     Ok(lock)
-}
-
-/// Gives a file that root makes in a directory to the directory's owner, who works there, too.
-pub(crate) fn own_like(model: &Path, path: &Path) -> io::Result<()> {
-    let (model, own) = (fs::metadata(model)?, fs::symlink_metadata(path)?);
-    if rustix::process::geteuid().is_root() && (model.uid(), model.gid()) != (own.uid(), own.gid())
-    {
-        chown(path, Some(model.uid()), Some(model.gid()))?;
-    }
-    Ok(())
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use super::super::BackupError;
 use super::super::manifest::PartRecord;
 use super::super::names::{Scratch, unescaped};
-use super::super::own_like;
 use super::super::parts::{cassandra, logs, mongodb, mysql, postgresql, tool};
 use super::{make_dir, put};
 use crate::config::{Config, Database, DatabaseKind, DoraKind, StoreKind};
+use crate::durable::own_like;
 use crate::stores::open;
 
 /// See the module.
