@@ -34,13 +34,17 @@ pub struct Drill<'a> {
 ///
 /// # Errors
 ///
-/// Another run is at work, or there is no room.
+/// Another run is at work, a part is not in it, or there is no room.
 pub fn drill(
     asked: &Drill<'_>,
     told: &mut dyn FnMut(&DrilledPart),
 ) -> Result<Drilled, BackupError> {
     let _lock = lock(&asked.config.backup.dir)?;
     let reader = ArchiveReader::open(&asked.archive.path)?;
+    let manifest = reader.manifest();
+    if let Some(name) = asked.parts.iter().find(|name| manifest.part(name).is_none()) {
+        return Err(manifest.lacks(&asked.archive.path, name));
+    }
     let mut drilled = Drilled {
         archive: asked.archive.name.clone(),
         drilled_ms: asked.now_ms,
