@@ -121,6 +121,13 @@ fn hostile_text_of_logs_arrives_everywhere_and_harms_nowhere() {
     let got: Value = serde_json::from_slice(&fs::read(got).unwrap()).unwrap();
     assert_eq!(got["news"][0]["name"], "errors");
     assert!(!got.to_string().contains("\\u001b"), "{got}");
+    mailbox.refuse_logins();
+    let refused = told(&site.run(&["alerts", "test", "--notifier", "email"]));
+    assert!(
+        refused.contains("does not take it") && refused.contains("no: AUTH PLAIN"),
+        "{refused}"
+    );
+    assert!(!refused.contains(&letter.login["AUTH PLAIN ".len()..]), "{refused}");
     daemon.stop();
     keeps_its_secrets(&watched);
 }
