@@ -217,6 +217,8 @@ fn databases_of_mariadb_and_postgresql_come_back_one_by_one_and_whole() {
         "CREATE DATABASE {quoted}; USE {quoted}; CREATE TABLE `x ``y` (a VARCHAR(20)); \
          INSERT INTO `x ``y` VALUES ('1'), (NULL); CREATE PROCEDURE p() SELECT 1"
     ));
+    // a drill that was killed has left it: no dump has it
+    server.sql("CREATE DATABASE bitacora_drill_left");
     cluster.sql("postgres", "CREATE DATABASE \"Odd name\"");
     cluster.sql("Odd name", "CREATE TABLE \"T\" (a int); INSERT INTO \"T\" VALUES (1), (2), (3)");
     let mut backed = Backed::new();

@@ -177,7 +177,7 @@ fn audited(dir: &Path, now_ms: i64) -> Result<bool, BackupError> {
 
 /// A name that no database has.
 fn scratch_name() -> String {
-    format!("bitacora_drill_{}", uuid::Uuid::new_v4().simple())
+    format!("{}{}", mysql::DRILL, uuid::Uuid::new_v4().simple())
 }
 
 fn load_mysql(
