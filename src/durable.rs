@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -144,6 +144,21 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_dir(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// Gives what root makes in a directory to the directory's owner, who works there, too: a command
+/// that an administrator runs by hand must leave nothing behind that the service cannot write.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn own_like(model: &Path, path: &Path) -> io::Result<()> {
+    let (model, own) = (fs::metadata(model)?, fs::symlink_metadata(path)?);
+    if rustix::process::geteuid().is_root() && (model.uid(), model.gid()) != (own.uid(), own.gid())
+    {
+        chown(path, Some(model.uid()), Some(model.gid()))?;
+    }
+    Ok(())
 }
 
 /// Sets a damaged SQLite file aside, with its log, under a name that says when; answers that name.

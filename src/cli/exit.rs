@@ -149,6 +149,7 @@ fn code_of_alerts(error: &AlertsError) -> u8 {
     match error {
         AlertsError::Busy { .. } => TRY_LATER,
         AlertsError::Memory { source, .. } => code_of_io(source),
+        AlertsError::Damaged { .. } => IO,
     }
 }
 

@@ -86,6 +86,11 @@ pub(super) fn metadata(metadata: &Map<String, Value>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// When an incident was closed.
+pub(super) fn closing(closed_ms: i64) -> Result<(), DoraError> {
+    time(closed_ms).map_err(|fault| invalid("closed_at", &fault))
+}
+
 /// The first of these that is wrong.
 fn all(checks: &[(&str, Result<(), Fault>)]) -> Result<(), DoraError> {
     for (what, done) in checks {

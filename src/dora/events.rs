@@ -58,7 +58,8 @@ pub enum Decision {
 pub struct Deployment {
     /// Its name, unique: from the caller, or a random uuid.
     pub id: String,
-    /// The cycle that it ends, if any: that cycle's `deployment` phase is then not counted again.
+    /// The cycle that it ends, if any: that cycle's `deployment` phase of the same outcome is
+    /// then not counted again.
     pub cycle_id: Option<String>,
     /// What was deployed; empty if nobody said.
     pub service: String,

@@ -276,6 +276,53 @@ async fn a_deployment_and_its_cycle_on_both_sides_of_a_border_are_one() {
     assert_eq!(count(report_of(&memory).await), 0);
 }
 
+/// CI runs `deploy.sh` as a phase, which fails; the second try succeeds, and is declared.
+#[tokio::test]
+async fn a_declared_deployment_does_not_hide_the_attempt_that_failed_before_it() {
+    use Decision::{Failed, Success};
+    let mut memory = before();
+    let attempt = |decision, at| phase("c", PhaseName::Deployment, decision, at, MINUTE);
+    memory.phases = vec![attempt(Failed, day(40)), attempt(Success, day(40) + HOUR)];
+    let told = |report: &Report| {
+        let [count, _, failures, recovery, _] = &report.figures[..] else { panic!("five") };
+        let recovered = recovery.figure.value;
+        (count.figure.events, failures.figure.events, failures.figure.of, recovered)
+    };
+    let cycle_alone = told(&report_of(&memory).await);
+    assert_eq!(cycle_alone, (1, 1, Some(2), Some(3600.0)));
+    let mut declared = deployment("d", day(40) + HOUR);
+    declared.cycle_id = Some("c".into());
+    memory.deployments.push(declared);
+    assert_eq!(told(&report_of(&memory).await), cycle_alone);
+    // an incident that names the cycle means what of it was in production when it was opened
+    memory.incidents.push(incident("i", Some("c"), day(41), Some(day(41) + HOUR)));
+    let report = report_of(&memory).await;
+    assert_eq!((report.figures[2].figure.events, report.stray_incidents), (2, 0));
+    // one that could not be made is told as the phase and as the deployment, and failed once
+    memory.deployments.last_mut().unwrap().succeeded = false;
+    memory.phases.truncate(1);
+    assert_eq!(report_of(&memory).await.figures[2].figure.of, Some(1));
+}
+
+#[tokio::test]
+async fn the_first_deployment_that_reached_production_brings_what_gathered() {
+    let mut memory = Memory::default();
+    for (id, at, succeeded) in
+        [("failed", day(31), false), ("first", day(32), true), ("second", day(33), true)]
+    {
+        let mut one = deployment(id, at);
+        one.succeeded = succeeded;
+        one.changes = vec![change(&format!("old-{id}"), day(-1000))];
+        memory.deployments.push(one);
+    }
+    memory.deployments[2].changes[0].committed_ms = day(32);
+    let report = report_of(&memory).await;
+    let lead = &report.figures[1].figure;
+    assert_eq!((lead.events, lead.value), (1, Some(86_400.0)));
+    let left_out = [(LeftOut::NotInProduction, 1), (LeftOut::BeforeAdoption, 1)];
+    assert_eq!(lead.left_out, BTreeMap::from(left_out));
+}
+
 #[tokio::test]
 async fn without_events_there_are_no_figures_and_few_say_so() {
     let empty = report_of(&Memory::default()).await;

@@ -157,30 +157,53 @@ impl History {
     fn new(window: &Window, told: Told) -> Self {
         let Told { deployments, phases, incidents, starts, began } = told;
         let period = Period { since_ms: window.since_ms, until_ms: window.until_ms };
-        let named: HashSet<String> =
-            deployments.iter().filter_map(|one| one.cycle_id.clone()).collect();
+        // a declared deployment stands for the attempt that ended like it: one that failed before
+        // stays a failure
+        let named: HashSet<(&str, bool)> = deployments
+            .iter()
+            .filter_map(|one| Some((one.cycle_id.as_deref()?, one.succeeded)))
+            .collect();
+        let unnamed: Vec<&Phase> = phases
+            .iter()
+            .filter(|phase| {
+                let succeeded = phase.decision == Decision::Success;
+                !named.contains(&(phase.cycle_id.as_str(), succeeded))
+            })
+            .collect();
+        let within = deployments.iter().filter(|one| period.has(one.deployed_ms));
+        let cycles: HashMap<String, String> =
+            within.filter_map(|one| Some((one.id.clone(), one.cycle_id.clone()?))).collect();
         let mut deliveries: Vec<Delivery> = deployments
             .into_iter()
             .filter(|one| period.has(one.deployed_ms))
             .map(|one| explicit(one, &began, &starts.services))
             .collect();
-        let unnamed = phases.iter().filter(|phase| !named.contains(&phase.cycle_id));
-        let within = unnamed.filter(|phase| period.has(phase.created_ms));
+        let within = unnamed.into_iter().filter(|phase| period.has(phase.created_ms));
         deliveries.extend(within.map(|phase| of_cycle(phase, &began)));
         deliveries.sort_by(|a, b| (a.at_ms, &a.id, a.explicit).cmp(&(b.at_ms, &b.id, b.explicit)));
+        first_in_production(&mut deliveries, &cycles);
         let starts_ms = starts.first_ms;
         let mut history = Self { deliveries, starts_ms, stray_incidents: Vec::new() };
-        history.attach(incidents, window);
+        history.attach(incidents, &cycles, window);
         history
     }
 
-    /// Gives each incident to the one delivery that it names. A cycle that was deployed several
-    /// times is meant as it stood when the incident was opened.
-    fn attach(&mut self, mut incidents: Vec<Incident>, window: &Window) {
+    /// Gives each incident to the one delivery that it names, by its own name or that of its cycle.
+    /// A cycle that was deployed several times is meant as it stood when the incident was opened.
+    fn attach(
+        &mut self,
+        mut incidents: Vec<Incident>,
+        cycles: &HashMap<String, String>,
+        window: &Window,
+    ) {
         incidents.sort_by(|a, b| (a.opened_ms, &a.id).cmp(&(b.opened_ms, &b.id)));
         let mut places: HashMap<String, Vec<usize>> = HashMap::new();
         for (place, delivery) in self.deliveries.iter().enumerate() {
             places.entry(delivery.id.clone()).or_default().push(place);
+            let cycle = cycles.get(&delivery.id).filter(|cycle| **cycle != delivery.id);
+            if let Some(cycle) = cycle.filter(|_| delivery.explicit) {
+                places.entry(cycle.clone()).or_default().push(place);
+            }
         }
         for incident in incidents {
             let named = incident.deployment.as_ref().and_then(|id| places.get(id));
@@ -198,6 +221,22 @@ impl History {
                 }
                 None => {}
             }
+        }
+    }
+}
+
+/// Where the first deployment of a service could not be made, the first that was brings what
+/// gathered. Deliveries come oldest first.
+fn first_in_production(deliveries: &mut [Delivery], cycles: &HashMap<String, String>) {
+    let mut waiting: HashSet<String> = HashSet::new();
+    for one in deliveries.iter_mut().filter(|one| one.explicit) {
+        if one.first && !one.succeeded {
+            waiting.insert(one.service.clone());
+        } else if one.succeeded && waiting.remove(&one.service) {
+            // a cycle that stands for its changes says itself when the work began
+            let by_cycle =
+                matches!(one.changes.as_slice(), [only] if cycles.get(&one.id) == Some(&only.id));
+            one.first = !by_cycle;
         }
     }
 }

@@ -81,6 +81,8 @@ fn alike(one: &Phase, other: &Phase) -> bool {
 ///
 /// It is no list of cycles at all.
 pub fn read(text: &str, zone: &TimeZone) -> Result<Document, ImportError> {
+    // some editors begin a file with a mark
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value: Value = serde_json::from_str(text)?;
     let top = Object::new(&value, "").map_err(|mut refused| {
         "the file".clone_into(&mut refused.path);
@@ -302,6 +304,12 @@ mod tests {
             let error = read(text, &TimeZone::UTC).unwrap_err().to_string();
             assert!(error.starts_with(told), "{error}");
         }
+    }
+
+    #[test]
+    fn a_mark_at_the_beginning_is_no_part_of_it() {
+        let document = read("\u{feff}{\"cycles\":[]}", &TimeZone::UTC).unwrap();
+        assert_eq!(document.cycles, 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::check;
 use super::events::{
     Change, Decision, Deployment, Incident, Phase, PhaseName, hundredths, seconds_text,
 };
@@ -226,7 +227,8 @@ pub fn event(value: &Value, path: &str) -> Result<Event, Refused> {
         "incident_closed" => {
             object.only(&["type", "id", "closed_at"])?;
             let id = object.text("id")?.to_owned();
-            (Event::Closed { id, closed_ms: object.time("closed_at", None)? }, Ok(()))
+            let closed_ms = object.time("closed_at", None)?;
+            (Event::Closed { id, closed_ms }, check::closing(closed_ms))
         }
         other => {
             return object.fault(

@@ -11,7 +11,7 @@ use mysql_async::{
 
 use super::events::{CycleStart, Deployment, Incident, Pdca, Phase, Starts, Window};
 use super::sql::{self, Bind, Dialect, Statement};
-use super::{Answer, DoraError, DoraStore, report_sql};
+use super::{Answer, DoraError, DoraStore, check, report_sql};
 use crate::config::Mysql;
 use crate::secret;
 
@@ -354,6 +354,7 @@ impl DoraStore for MysqlStore {
 
     fn close_incident<'a>(&'a self, id: &'a str, closed_ms: i64) -> Answer<'a, bool> {
         Box::pin(async move {
+            check::closing(closed_ms)?;
             let mut connection = self.connection().await?;
             let change = DIALECT.close_incident(id, closed_ms);
             Ok(self.execute(&mut connection, &change).await? > 0)

@@ -34,6 +34,9 @@ pub fn keep(state_dir: &Path, phase: &Phase) -> io::Result<PathBuf> {
     durable::create_dir(&dir)?;
     let path = dir.join(format!("{}.json", Uuid::new_v4()));
     durable::replace(&path, json::phase_json(phase).to_string().as_bytes())?;
+    // as the directory's owner may be somebody else, who records it; if it cannot be, root does
+    drop(durable::own_like(state_dir, &dir));
+    drop(durable::own_like(state_dir, &path));
     Ok(path)
 }
 

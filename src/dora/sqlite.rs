@@ -15,7 +15,7 @@ use rusqlite::{
 use super::events::{CycleStart, Deployment, Incident, Pdca, Phase, Starts, Window};
 use super::migrations::{SQLITE, VERSION};
 use super::sql::{self, Bind, Dialect, Statement};
-use super::{Answer, DoraError, DoraStore, report_sql};
+use super::{Answer, DoraError, DoraStore, check, report_sql};
 use crate::durable;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -161,8 +161,13 @@ fn open(path: &Path) -> Result<Connection, DoraError> {
         connection.pragma_update(None, "synchronous", "FULL")?;
         Ok(connection)
     };
+    let is_new = !path.exists();
     let mut connection = open().map_err(|error| fault(&place, &error))?;
     migrate(&mut connection, &place)?;
+    if let Some(dir) = path.parent().filter(|_| is_new) {
+        // who made it can write it all the same
+        drop(durable::own_like(dir, path));
+    }
     Ok(connection)
 }
 
@@ -340,6 +345,9 @@ impl DoraStore for SqliteStore {
     }
 
     fn close_incident<'a>(&'a self, id: &'a str, closed_ms: i64) -> Answer<'a, bool> {
+        if let Err(error) = check::closing(closed_ms) {
+            return Box::pin(async { Err(error) });
+        }
         let change = DIALECT.close_incident(id, closed_ms);
         self.with(true, move |connection| Ok(execute(connection, &change)? > 0))
     }

@@ -1,6 +1,7 @@
 //! What the notifiers send.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use super::servers::{HANG, Mailbox, Webhook, all_bytes, certificate, decoded};
 use super::support::mariadb::PASSWORD;
 use super::support::site::told;
-use super::support::{PATIENCE, skip, within};
+use super::support::{PATIENCE, is_root, skip, within};
 use super::{SECRET, Watched, file, record};
 
 /// Text that clients can put into logs.
@@ -120,6 +121,13 @@ fn hostile_text_of_logs_arrives_everywhere_and_harms_nowhere() {
     let got: Value = serde_json::from_slice(&fs::read(got).unwrap()).unwrap();
     assert_eq!(got["news"][0]["name"], "errors");
     assert!(!got.to_string().contains("\\u001b"), "{got}");
+    mailbox.refuse_logins();
+    let refused = told(&site.run(&["alerts", "test", "--notifier", "email"]));
+    assert!(
+        refused.contains("does not take it") && refused.contains("no: AUTH PLAIN"),
+        "{refused}"
+    );
+    assert!(!refused.contains(&letter.login["AUTH PLAIN ".len()..]), "{refused}");
     daemon.stop();
     keeps_its_secrets(&watched);
 }
@@ -220,6 +228,10 @@ fn what_is_silenced_is_not_told_until_the_silence_ends() {
         0,
         "until",
     );
+    for length in ["0s", "367d", "99999999d"] {
+        let silence = ["alerts", "silence", "daemon", "--for", length, "--reason", "x"];
+        site.answers(&silence, 2, "at most 366 days");
+    }
     let checked = watched.check(0);
     assert_eq!(checked.find("daemon")["silenced"], true);
     assert_eq!(log_lines(&watched), [""; 0]);
@@ -239,4 +251,39 @@ fn a_unit_that_failed_is_told_at_once() {
     assert!(lines[0].contains("TROUBLE unit bitacora-backup.service: it has failed"), "{lines:?}");
     watched.site.answers(&["alerts", "failed", "bitacora-backup.service"], 0, "has failed");
     assert_eq!(log_lines(&watched).len(), 1, "once is enough");
+}
+
+#[test]
+fn a_damaged_memory_is_told_and_begins_anew() {
+    let watched = Watched::new("");
+    let site = &watched.site;
+    watched.check(1);
+    fs::write(site.path("state/alerts/memory.json"), "{").unwrap();
+    site.answers(&["alerts", "list"], 74, "the next `bitacora alerts check` begins it anew");
+    site.answers(&["alerts", "check", "--dry-run"], 1, "is damaged");
+    site.answers(&["alerts", "check"], 1, "begins anew");
+    site.answers(&["alerts", "list"], 0, "TROUBLE daemon");
+}
+
+#[test]
+fn what_root_does_by_hand_the_service_can_go_on_with() {
+    const NAME: &str = "what_root_does_by_hand_the_service_can_go_on_with";
+    if !is_root() {
+        return skip(NAME, "needs root, to give files to another user");
+    }
+    const NOBODY: u32 = 65_534;
+    let watched = Watched::new("");
+    let site = &watched.site;
+    let state = site.path("state");
+    fs::create_dir_all(&state).unwrap();
+    chown(&state, Some(NOBODY), Some(NOBODY)).unwrap();
+    let config = fs::read_to_string(site.config()).unwrap();
+    let (old, new) = (site.path("dora.db"), state.join("dora.db"));
+    fs::write(site.config(), config.replace(old.to_str().unwrap(), new.to_str().unwrap())).unwrap();
+    site.answers(&["alerts", "silence", "disk", "--for", "1h", "--reason", "x"], 0, "until");
+    site.answers(&["dora", "deploy", "--id", "d"], 0, "d");
+    for name in ["alerts", "alerts/lock", "alerts/memory.json", "dora.db"] {
+        let data = fs::metadata(state.join(name)).unwrap();
+        assert_eq!((data.uid(), data.gid()), (NOBODY, NOBODY), "{name}");
+    }
 }

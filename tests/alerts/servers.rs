@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -106,6 +106,7 @@ pub struct Letter {
 pub struct Mailbox {
     pub port: u16,
     letters: Arc<Mutex<Vec<Letter>>>,
+    wrong: Arc<AtomicBool>,
 }
 
 impl Mailbox {
@@ -113,14 +114,20 @@ impl Mailbox {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let letters = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&letters);
+        let wrong = Arc::new(AtomicBool::new(false));
+        let (kept, refuses) = (Arc::clone(&letters), Arc::clone(&wrong));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (tls, kept) = (tls.clone(), Arc::clone(&kept));
-                thread::spawn(move || converse(stream, tls, &kept));
+                let (tls, kept, wrong) = (tls.clone(), Arc::clone(&kept), Arc::clone(&refuses));
+                thread::spawn(move || converse(stream, tls, &kept, &wrong));
             }
         });
-        Self { port, letters }
+        Self { port, letters, wrong }
+    }
+
+    /// From now on no password is right.
+    pub fn refuse_logins(&self) {
+        self.wrong.store(true, Ordering::SeqCst);
     }
 
     pub fn letters(&self) -> Vec<Letter> {
@@ -148,7 +155,12 @@ fn say(stream: &mut dyn Line, text: &str) {
     let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
 }
 
-fn converse(stream: TcpStream, tls: Option<Arc<ServerConfig>>, kept: &Mutex<Vec<Letter>>) {
+fn converse(
+    stream: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    kept: &Mutex<Vec<Letter>>,
+    wrong: &AtomicBool,
+) {
     let mut stream: Box<dyn Line> = Box::new(stream);
     say(&mut *stream, "220 test ESMTP\r\n");
     let mut plain = tls.is_some();
@@ -167,6 +179,11 @@ fn converse(stream: TcpStream, tls: Option<Arc<ServerConfig>>, kept: &Mutex<Vec<
             plain = false;
             letter.encrypted = true;
         } else if word.starts_with("AUTH") {
+            if wrong.load(Ordering::SeqCst) {
+                // some repeat what they were told
+                say(&mut *stream, &format!("535 no: {said}\r\n"));
+                continue;
+            }
             letter.login = said;
             say(&mut *stream, "235 welcome\r\n");
         } else if word.starts_with("MAIL FROM:") {

@@ -142,6 +142,11 @@ fn what_timers_start_is_there_is_understood_and_its_failure_is_told() {
                 assert!(output.status.success(), "{command}: {}", told(&output));
             }
         }
+        // both need the archives' lock, or what a backup is about to hold
+        if ["bitacora-drill", "bitacora-retention"].contains(&name.as_str()) {
+            let after = values(&text, "After").join(" ");
+            assert!(after.contains("bitacora-backup.service"), "{name}: {after}");
+        }
         if started {
             assert!(!values(&text, "TimeoutStartSec").is_empty(), "{name} could go on for ever");
         }

@@ -191,6 +191,21 @@ fn a_restore_is_refused_over_rows_under_a_daemon_and_without_a_verified_archive(
     let to = site.path("unpacked");
     site.answers(&["restore", "--part", "config", "--to", to.to_str().unwrap()], 0, "config");
     assert!(to.join("config/bitacora.toml").exists());
+    // a directory may be named from where one stands
+    let mut beside = site.command(&["restore", "--part", "config", "--to", "beside"]);
+    let output = beside.current_dir(site.path("")).output().unwrap();
+    assert!(output.status.success(), "{}", crate::support::site::told(&output));
+    assert!(site.path("beside/config/bitacora.toml").exists());
+    site.answers(&["restore", "--drill", "--part", "nothing"], 1, "it has");
+}
+
+#[test]
+fn without_a_daemon_the_state_is_missing_and_what_to_do_is_said() {
+    let backed = Backed::new();
+    backed.configure("parts = [\"config\", \"state\"]");
+    backed.site.answers(&["backup", "create"], 1, "leave \"state\" out of [backup] parts");
+    backed.configure("parts = [\"config\"]");
+    backed.site.answers(&["backup", "create"], 0, ": good");
 }
 
 /// Each database by name, and a whole server; over what is there only when it is said.
@@ -207,6 +222,8 @@ fn databases_of_mariadb_and_postgresql_come_back_one_by_one_and_whole() {
         "CREATE DATABASE {quoted}; USE {quoted}; CREATE TABLE `x ``y` (a VARCHAR(20)); \
          INSERT INTO `x ``y` VALUES ('1'), (NULL); CREATE PROCEDURE p() SELECT 1"
     ));
+    // a drill that was killed has left it: no dump has it
+    server.sql("CREATE DATABASE bitacora_drill_left");
     cluster.sql("postgres", "CREATE DATABASE \"Odd name\"");
     cluster.sql("Odd name", "CREATE TABLE \"T\" (a int); INSERT INTO \"T\" VALUES (1), (2), (3)");
     let mut backed = Backed::new();
@@ -331,12 +348,9 @@ fn files_go_back_to_their_own_paths_also_on_another_disk_and_links_are_not_follo
     assert_eq!(fs::read_dir(&there).unwrap().count(), 5);
 }
 
+/// Asked of the daemon itself: to try its lock could keep the lock from it.
 fn support_ready(backed: &Backed) {
-    let lock = backed.site.path("state/lock");
     crate::support::eventually("the daemon holds the state", || {
-        let held = fs::File::open(&lock).map(|file| {
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
-        });
-        held.unwrap_or(false)
+        backed.site.run(&["status"]).status.success()
     });
 }

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Backed;
 use crate::support::mariadb::{self, Server, numbers};
 use crate::support::postgresql::{self, Cluster};
 use crate::support::site::told;
-use crate::support::{eventually, skip};
+use crate::support::{PATIENCE, eventually, skip, within};
 
 const CANARIES: [&str; 4] =
     [mariadb::PASSWORD, postgresql::PASSWORD, "mongo-canary-99ab", "toml-canary-4e21"];
@@ -19,9 +20,10 @@ fn shows(bytes: &[u8], canary: &str) -> bool {
     bytes.windows(canary.len()).any(|window| window == canary.as_bytes())
 }
 
-/// Looks at every process until it is told to end; answers what was seen, and which programs.
-fn watch(end: &AtomicBool) -> (BTreeSet<String>, BTreeSet<String>) {
-    let (mut seen, mut programs) = (BTreeSet::new(), BTreeSet::new());
+/// Looks at every process until it is told to end; answers what was seen. Programs that were there
+/// are in `programs`.
+fn watch(end: &AtomicBool, programs: &Mutex<BTreeSet<String>>) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
     let own = std::process::id().to_string();
     while !end.load(Ordering::Relaxed) {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -38,12 +40,13 @@ fn watch(end: &AtomicBool) -> (BTreeSet<String>, BTreeSet<String>) {
                 if what == "cmdline" {
                     let program = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
                     let program = String::from_utf8_lossy(program);
-                    programs.insert(program.rsplit('/').next().unwrap().to_owned());
+                    let name = program.rsplit('/').next().unwrap().to_owned();
+                    programs.lock().unwrap().insert(name);
                 }
             }
         }
     }
-    (seen, programs)
+    seen
 }
 
 #[test]
@@ -93,20 +96,33 @@ fn no_password_is_in_a_process_an_archive_or_a_message() {
         assert!(output.status.success(), "{}", told(&output));
         told(&output)
     };
-    let (said, (seen, programs)) = std::thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&end));
+    let programs = Mutex::new(BTreeSet::new());
+    let (said, seen) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(&end, &programs));
         // dumps wait for these locks, so that there is time to look at them
-        scope.spawn(|| server.sql("LOCK TABLES bitacora.dora_metrics WRITE; SELECT SLEEP(2)"));
-        scope.spawn(|| cluster.sql("postgres", "LOCK TABLE t; SELECT pg_sleep(4)"));
-        eventually("the table is locked", || {
-            let sleeping =
-                "SELECT 1 FROM information_schema.processlist WHERE state = 'User sleep'";
-            !server.sql(sleeping).is_empty()
+        scope.spawn(|| {
+            drop(server.ask("LOCK TABLES bitacora.dora_metrics WRITE; SELECT SLEEP(600)"))
+        });
+        scope.spawn(|| drop(cluster.ask("postgres", "LOCK TABLE t; SELECT pg_sleep(600)")));
+        let sleeper = "SELECT id FROM information_schema.processlist WHERE state = 'User sleep'";
+        eventually("the table is locked", || !server.sql(sleeper).is_empty());
+        let locked = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass";
+        eventually("the other table is locked", || cluster.sql("postgres", locked) == "1");
+        scope.spawn(|| {
+            within(PATIENCE, || programs.lock().unwrap().contains("mariadb-dump"));
+            server.sql(&format!("KILL {}", server.sql(sleeper)));
+            within(PATIENCE, || programs.lock().unwrap().contains("pg_dump"));
+            cluster.sql(
+                "postgres",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE query LIKE 'LOCK TABLE t%'",
+            );
         });
         let said = [run(&["backup", "create"]), run(&["restore", "--drill"])].concat();
         end.store(true, Ordering::Relaxed);
         (said, watching.join().unwrap())
     });
+    let programs = programs.into_inner().unwrap();
     assert_eq!(seen, BTreeSet::new());
     for program in ["mariadb-dump", "pg_dump", "pg_dumpall"] {
         assert!(programs.contains(program), "{program} was not seen at all: {programs:?}");

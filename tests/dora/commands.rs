@@ -127,6 +127,9 @@ fn a_deployment_and_its_incident_are_recorded_and_retold() {
         );
         site.answers(&close("2026-11-22T10:00:00Z"), 0, "is closed already; its time stays");
         site.answers(&["dora", "incident", "close", "i-9"], 1, "there is no incident i-9");
+        site.answers(&["dora", "incident", "open", "--id", "i-2"], 0, "i-2");
+        let late = ["dora", "incident", "close", "i-2", "--at", "2300-01-01"];
+        site.answers(&late, 2, "closed_at is not between 1970 and 2200");
         site.answers(&dry, 1, "no open incident");
     }
 }
@@ -237,6 +240,8 @@ fn an_import_can_be_repeated_and_tells_what_it_refuses() {
         );
         fs::write(&file, "[]").unwrap();
         site.answers(&import, 1, "it is not a list of cycles");
+        fs::File::create(&file).unwrap().set_len((64 << 20) + 1).unwrap();
+        site.answers(&import, 74, "it is longer than 64 MiB");
     }
 }
 

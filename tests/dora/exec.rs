@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::support::mariadb::PASSWORD;
 use super::support::site::{Site, told};
 use super::support::{eventually, is_root, within};
-use super::{add, server, site, site_on, sites};
+use super::{add, database_of, server, site, site_on, sites};
 
 const EXEC: [&str; 6] = ["dora", "exec", "--cycle", "c", "--phase", "testing"];
 
@@ -183,6 +183,33 @@ fn while_the_database_is_away_the_result_counts_and_the_phase_waits() {
     fs::write(waiting.join("1.json"), again.to_string()).unwrap();
     assert_eq!(phases(&site).len(), 1);
     assert!(!waiting.join("1.json").exists());
+}
+
+#[test]
+fn what_waits_keeps_no_reader_from_reading_and_a_dry_run_records_it_not() {
+    let Some(server) = server("readers") else { return };
+    let site = site_on(server);
+    let good = fs::read_to_string(site.config()).unwrap();
+    fs::write(site.config(), good.replace(&format!("port = {}", server.port()), "port = 1"))
+        .unwrap();
+    run(&site, &["true"]);
+    let waiting = || fs::read_dir(site.path("state/dora-pending")).unwrap().count();
+    assert_eq!(waiting(), 1);
+    fs::write(site.config(), &good).unwrap();
+    site.answers(&["dora", "complete", "c", "success", "--dry-run"], 1, "no phase of cycle c");
+    assert_eq!(waiting(), 1, "a dry run");
+    let database = database_of(&site);
+    server.sql(&format!(
+        "CREATE USER reader@'%' IDENTIFIED BY '{PASSWORD}'; \
+         GRANT SELECT ON {database}.* TO reader@'%'"
+    ));
+    let as_reader = good.replace("username = \"bitacora\"", "username = \"reader\"");
+    fs::write(site.config(), as_reader).unwrap();
+    site.answers(&["dora", "report"], 1, "stay there");
+    assert_eq!(waiting(), 1, "a reader");
+    fs::write(site.config(), &good).unwrap();
+    site.answers(&["dora", "report"], 1, "are recorded: 1");
+    assert_eq!(waiting(), 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, reason = "all of it is tests")]
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,7 +67,7 @@ impl Server {
         let port = free_port();
         let keeper = keeper(dir.path(), port, options);
         let server = Self { dir, port, _keeper: keeper };
-        let answers = within(PATIENCE, || server.try_sql("SELECT 1").is_ok());
+        let answers = within(PATIENCE, || server.ask("SELECT 1").is_ok());
         assert!(answers, "no answer: {}", server.log());
         server.sql(&format!(
             "CREATE DATABASE bitacora; CREATE USER bitacora@'%' IDENTIFIED BY '{PASSWORD}'; \
@@ -107,7 +108,7 @@ impl Server {
 
     /// Executes statements as root; answers rows, tabs between columns.
     pub fn sql(&self, statements: &str) -> String {
-        self.try_sql(statements).expect("the server takes it")
+        self.ask(statements).expect("the server takes it")
     }
 
     /// Follows this server as its replica, from now on.
@@ -143,13 +144,26 @@ impl Server {
         });
     }
 
-    fn try_sql(&self, statements: &str) -> Result<String, String> {
-        let output = Command::new("mariadb")
-            .args(["--no-defaults", "-u", "root", "-N", "-B", "-e", statements])
+    /// As [`Self::sql`], where it may fail.
+    ///
+    /// # Errors
+    ///
+    /// The server's words.
+    pub fn ask(&self, statements: &str) -> Result<String, String> {
+        let mut client = Command::new("mariadb")
+            .args(["--no-defaults", "-u", "root", "-N", "-B"])
             .arg(format!("--socket={}", self.socket().display()))
-            .stdin(Stdio::null())
-            .output()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .map_err(|error| error.to_string())?;
+        // not as an argument: a test beside this one may be looking for the password there
+        if let Some(mut input) = client.stdin.take() {
+            // a client that found no server reads nothing
+            let _ = input.write_all(statements.as_bytes());
+        }
+        let output = client.wait_with_output().map_err(|error| error.to_string())?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
         }

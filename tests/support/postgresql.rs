@@ -105,7 +105,7 @@ impl Cluster {
             command.args(arguments);
         });
         let cluster = Self { dir, port, _keeper: keeper };
-        let ready = || cluster.try_sql("postgres", "SELECT 1").is_ok();
+        let ready = || cluster.ask("postgres", "SELECT 1").is_ok();
         assert!(within(PATIENCE, ready), "no answer: {}", cluster.log());
         Ok(cluster)
     }
@@ -127,10 +127,15 @@ impl Cluster {
 
     /// Executes statements in a database; answers rows, `|` between columns.
     pub fn sql(&self, database: &str, statements: &str) -> String {
-        self.try_sql(database, statements).expect("the server takes it")
+        self.ask(database, statements).expect("the server takes it")
     }
 
-    fn try_sql(&self, database: &str, statements: &str) -> Result<String, String> {
+    /// As [`Self::sql`], where it may fail.
+    ///
+    /// # Errors
+    ///
+    /// The server's words.
+    pub fn ask(&self, database: &str, statements: &str) -> Result<String, String> {
         let output = Command::new("psql")
             .args(["-X", "-q", "-A", "-t", "-w", "-h", "127.0.0.1", "-U", "bitacora"])
             .args(["-v", "ON_ERROR_STOP=1", "-p", &self.port.to_string(), "-d", database])

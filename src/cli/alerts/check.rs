@@ -13,7 +13,7 @@ use crate::cli::exit;
 use crate::config::Config;
 use crate::daemon::wall_ms;
 use crate::maintain::alerts::text::ms;
-use crate::maintain::alerts::{self, Desk, Finding, Memory, Round, host, notify};
+use crate::maintain::alerts::{self, AlertsError, Desk, Finding, Memory, Round, host, notify};
 use crate::stores::health::CheckStatus;
 
 /// How long a check waits for another command; another check takes longer.
@@ -34,7 +34,7 @@ pub fn run(
     let now_ms = wall_ms();
     let memory = match &desk {
         Some(desk) => desk.memory.clone(),
-        None => alerts::remembered(config)?.unwrap_or_else(|| Memory::new(now_ms)),
+        None => remembered(config)?.unwrap_or_else(|| Memory::new(now_ms)),
     };
     // enough threads that parts that hang leave some to keep the time
     let runtime = Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
@@ -60,6 +60,17 @@ pub fn run(
         show(&findings, &memory, now_ms, output)?;
     }
     Ok(ExitCode::from(if well { exit::DONE } else { exit::NOT_CLEAN }))
+}
+
+/// What a dry run knows; a damaged memory is none, as in a check.
+fn remembered(config: &Config) -> Result<Option<Memory>, AlertsError> {
+    match alerts::remembered(config) {
+        Err(damaged @ AlertsError::Damaged { .. }) => {
+            eprintln!("{damaged}");
+            Ok(None)
+        }
+        known => known,
+    }
 }
 
 async fn record(config: &Config, findings: &[Finding], now_ms: i64) {

@@ -20,6 +20,9 @@ mod list;
 /// How long a command waits for a check that runs.
 const WAIT: Duration = Duration::from_mins(1);
 
+/// Longer is not silenced but forgotten: `off` in the configuration is for that.
+const SILENCE_MAX: Duration = Duration::from_hours(366 * 24);
+
 const AFTER_HELP: &str = "\
 `check` looks at all rules once, records what it finds in the table health_checks, and tells the
 notifiers of the section [alerts]: each trouble once, again after `repeat`, and when it has ended.
@@ -233,6 +236,11 @@ fn silence(
     };
     let length =
         units::duration(length).map_err(|why| Refusal::Usage(format!("--for {length:?} {why}")))?;
+    if length.is_zero() || length > SILENCE_MAX {
+        let days = SILENCE_MAX.as_secs() / 86_400;
+        let message = format!("--for is to be longer than nothing, and at most {days} days");
+        return Err(Refusal::Usage(message).into());
+    }
     let until_ms = now_ms.saturating_add(ms(length));
     let until = time(until_ms);
     if dry_run {

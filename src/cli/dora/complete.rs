@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{at, store};
+use super::{at, store_for};
 use crate::cli::exit;
 use crate::cli::store::runtime;
 use crate::config::{Config, Machine};
@@ -39,7 +39,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
     let decision = if args.result == "success" { Decision::Success } else { Decision::Failed };
     let at_ms = at(args.at.as_deref())?;
     runtime()?.block_on(async {
-        let store = store(&config).await?;
+        let store = store_for(&config, args.dry_run).await?;
         let not_clean = ExitCode::from(exit::NOT_CLEAN);
         match complete(&*store, &args.cycle, decision, at_ms, args.dry_run).await? {
             Completion::Unknown => {

@@ -1,22 +1,22 @@
 //! `bitacora dora import`: what earlier tools wrote.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use jiff::tz::TimeZone;
 
-use super::{store, usage};
+use super::{store_for, usage};
 use crate::cli::exit;
 use crate::cli::store::runtime;
 use crate::config::{Config, Machine};
 use crate::dora::import::{ImportError, Outcome, read, record};
 use crate::query::output::escape;
 
-/// A file of years has a few megabytes.
-const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// A file of years has a few megabytes, and takes ten times as much memory.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 const AFTER_HELP: &str = "\
 The file is .dora_sdlc_metrics.json: {\"cycles\":[{\"cycle_id\",\"feature_id\",\"phases\":[{\"phase\",
@@ -53,7 +53,9 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
     let zone = match args.timezone.as_str() {
         "UTC" => TimeZone::UTC,
         "local" => TimeZone::system(),
-        name => TimeZone::get(name).map_err(|error| usage(error.to_string()))?,
+        name => {
+            TimeZone::get(name).map_err(|error| usage(format!("--timezone {name:?}: {error}")))?
+        }
     };
     let place = || format!("cannot import {}", args.file.display());
     let text = text(&args.file).with_context(place)?;
@@ -66,7 +68,7 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
         }
     };
     let outcome = runtime()?.block_on(async {
-        let store = store(&config).await?;
+        let store = store_for(&config, args.dry_run).await?;
         anyhow::Ok(record(&*store, document, args.dry_run).await?)
     })?;
     if args.json {
@@ -78,12 +80,18 @@ pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result
     Ok(ExitCode::from(if clean { exit::DONE } else { exit::NOT_CLEAN }))
 }
 
-fn text(file: &Path) -> std::io::Result<String> {
+fn text(file: &Path) -> io::Result<String> {
     let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    let mut read: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
     } else {
-        fs::File::open(file)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+        Box::new(fs::File::open(file)?)
+    };
+    (&mut read).take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    if read.read(&mut [0])? > 0 {
+        let most = FILE_BYTES_MAX >> 20;
+        let message = format!("it is longer than {most} MiB; import it in several files");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(text)
 }

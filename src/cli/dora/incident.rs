@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use uuid::Uuid;
 
-use super::{at, metadata, pair, store};
+use super::{at, metadata, pair, store, store_for};
 use crate::cli::exit;
 use crate::cli::store::runtime;
 use crate::config::{Config, Machine};
@@ -122,7 +122,7 @@ fn close(args: &Close, config: &Config, mut output: impl Write) -> anyhow::Resul
     let at_ms = at(args.at.as_deref())?;
     let not_clean = ExitCode::from(exit::NOT_CLEAN);
     runtime()?.block_on(async {
-        let store = store(config).await?;
+        let store = store_for(config, args.dry_run).await?;
         if args.dry_run {
             let found = store.incident(&args.id).await?;
             let open = found.is_some_and(|one| one.closed_ms.is_none() && one.opened_ms <= at_ms);

@@ -116,8 +116,16 @@ pub fn run(args: &Args, config: &Path, output: impl Write) -> anyhow::Result<Exi
 ///
 /// It cannot be used.
 pub(super) async fn store(config: &Config) -> anyhow::Result<Arc<dyn DoraStore>> {
-    let store = open::open(&config.dora).await?;
-    let flushed = pending::flush(&*store, &config.daemon.state_dir).await?;
+    let store = only_store(config).await?;
+    let state_dir = &config.daemon.state_dir;
+    let flushed = match pending::flush(&*store, state_dir).await {
+        // who may not write may read, and so may everybody while the server lets nobody write
+        Err(error) => {
+            eprintln!("bitacora: phases that wait in {} stay there: {error}", state_dir.display());
+            return Ok(store);
+        }
+        Ok(flushed) => flushed,
+    };
     if flushed.recorded > 0 {
         eprintln!(
             "bitacora: phases that waited for the database are recorded: {}",
@@ -128,6 +136,16 @@ pub(super) async fn store(config: &Config) -> anyhow::Result<Arc<dyn DoraStore>>
         eprintln!("bitacora: {} cannot be recorded: {reason}", path.display());
     }
     Ok(store)
+}
+
+/// The configured database, for what changes nothing at all.
+async fn only_store(config: &Config) -> anyhow::Result<Arc<dyn DoraStore>> {
+    Ok(open::open(&config.dora).await?)
+}
+
+/// One or the other.
+async fn store_for(config: &Config, dry_run: bool) -> anyhow::Result<Arc<dyn DoraStore>> {
+    if dry_run { only_store(config).await } else { store(config).await }
 }
 
 fn usage(error: impl Into<String>) -> anyhow::Error {

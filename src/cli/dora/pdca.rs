@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::words::{self, Which};
-use super::{at, now_ms, store};
+use super::{at, now_ms, store_for};
 use crate::cli::exit::{self, Refusal};
 use crate::cli::store::runtime;
 use crate::config::{Config, Machine};
@@ -122,7 +122,13 @@ pub struct Check {
 pub fn run(args: &Args, config: &Path, mut output: impl Write) -> anyhow::Result<ExitCode> {
     let config = Config::load(config, &Machine::here())?;
     runtime()?.block_on(async {
-        let store = store(&config).await?;
+        let dry_run = match &args.action {
+            Action::List { .. } => false,
+            Action::Propose(args) => args.dry_run,
+            Action::Apply(args) => args.dry_run,
+            Action::Check(args) => args.dry_run,
+        };
+        let store = store_for(&config, dry_run).await?;
         let (step, dry_run, as_json) = match &args.action {
             Action::List { json } => return list(&*store, *json, &mut output).await,
             Action::Propose(args) => (propose(&*store, args).await, args.dry_run, args.json),

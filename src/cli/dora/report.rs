@@ -120,17 +120,17 @@ fn write_line(line: &Line, output: &mut impl Write) -> io::Result<()> {
         let name = band.name.map_or_else(String::new, |name| format!("{name}: "));
         writeln!(output, "    DORA {}: {name}{}", band.year, band.words)?;
     }
-    writeln!(output, "    before: {}", trend(&line.trend))?;
+    writeln!(output, "    before: {}", trend(&line.trend, figure.value))?;
     let left_out = words::left_out(figure);
     if left_out.is_empty() { Ok(()) } else { writeln!(output, "    not counted: {left_out}") }
 }
 
-fn trend(trend: &Trend) -> String {
+fn trend(trend: &Trend, now: Option<f64>) -> String {
     let previous = &trend.previous;
-    if previous.value.is_none() {
-        return "no events".to_owned();
-    }
-    let before = format!("{} ({})", words::figure(previous), words::events(previous));
+    let Some(value) = previous.value else { return "no events".to_owned() };
+    let like = now.filter(|now| *now > 0.0).unwrap_or(value);
+    let told = words::value_like(previous.unit, value, like);
+    let before = format!("{told} ({})", words::events(previous));
     let Some(moved) = trend.direction.map(direction) else { return before };
     let by = trend.percent.filter(|percent| *percent != 0.0);
     let by = by.map_or_else(String::new, |percent| format!(" by {:.0} %", percent.abs()));

@@ -83,7 +83,7 @@ fn tell(
             row_line(row, output)?;
         }
         match (found.rows.is_empty(), found.cut) {
-            (true, _) => writeln!(output, "    no row of an application has this request")?,
+            (true, false) => writeln!(output, "    no row of an application has this request")?,
             (_, true) => writeln!(output, "    and more: bitacora logs --request-id {request}")?,
             _ => {}
         }

@@ -75,9 +75,16 @@ pub fn duration(seconds: f64) -> String {
 /// A value of a metric, with its unit.
 #[must_use]
 pub fn value(unit: Unit, value: f64) -> String {
+    value_like(unit, value, value)
+}
+
+/// A value beside another one, which says whether days, weeks or months are counted: what is
+/// compared is told alike.
+#[must_use]
+pub fn value_like(unit: Unit, value: f64, like: f64) -> String {
     match unit {
-        Unit::PerDay if value >= 1.0 || value <= 0.0 => format!("{value:.1} a day"),
-        Unit::PerDay if value * 7.0 >= 1.0 => format!("{:.1} a week", value * 7.0),
+        Unit::PerDay if like >= 1.0 || like <= 0.0 => format!("{value:.1} a day"),
+        Unit::PerDay if like * 7.0 >= 1.0 => format!("{:.1} a week", value * 7.0),
         Unit::PerDay => format!("{:.1} a month", value * 30.0),
         Unit::Seconds => duration(value),
         Unit::Share => format!("{:.1} %", value * 100.0),
@@ -159,6 +166,7 @@ mod tests {
         {
             assert_eq!(value(Unit::PerDay, per_day), expected);
         }
+        assert_eq!(value_like(Unit::PerDay, 1.0, 0.5), "7.0 a week", "as what it is compared with");
         assert_eq!(value(Unit::Share, 0.125), "12.5 %");
     }
 

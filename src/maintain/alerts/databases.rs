@@ -126,18 +126,31 @@ async fn variable(connection: &mut Conn, statement: &str) -> mysql_async::Result
 }
 
 async fn mysql_replication(connection: &mut Conn) -> Replication {
-    // the first is the word of MySQL 8.0.22 and MariaDB 10.5, the other one of those before
-    let mut answer = connection.query::<Row, _>("SHOW REPLICA STATUS").await;
-    if let Err(mysql_async::Error::Server(error)) = &answer
-        && error.code != MYSQL_DENIED
-    {
-        answer = connection.query::<Row, _>("SHOW SLAVE STATUS").await;
+    // MariaDB 10.5 tells of all its sources by the first, MySQL 8.0.22 by the second; the third is
+    // the word of those before
+    let mut answer = connection.query::<Row, _>("SHOW ALL REPLICAS STATUS").await;
+    for other in ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"] {
+        if let Err(mysql_async::Error::Server(error)) = &answer
+            && error.code != MYSQL_DENIED
+        {
+            answer = connection.query::<Row, _>(other).await;
+        }
     }
     match answer {
-        Ok(rows) => rows.first().map_or(Replication::None, replica),
+        Ok(rows) => rows.iter().map(replica).reduce(worse).unwrap_or(Replication::None),
         Err(error) => Replication::Unknown(format!(
             "{error}; grant it REPLICATION CLIENT (MariaDB: REPLICA MONITOR), or switch the rule off"
         )),
+    }
+}
+
+/// The worse of two sources of one replica.
+fn worse(one: Replication, other: Replication) -> Replication {
+    match (&one, &other) {
+        (Replication::Broken(_), _) => one,
+        (_, Replication::Broken(_)) => other,
+        (Replication::Behind(lag), Replication::Behind(more)) if more > lag => other,
+        _ => one,
     }
 }
 

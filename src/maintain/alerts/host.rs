@@ -14,6 +14,9 @@ use crate::config::{Config, StoreKind};
 /// How long systemd may take to answer.
 const SYSTEMCTL_WAIT: Duration = Duration::from_secs(5);
 
+/// A time that lies further ahead than this is none.
+const CLOCK_MS: i64 = 3_600_000;
+
 /// What the daemon says of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DaemonFacts {
@@ -139,6 +142,13 @@ pub fn last_done(
         Ok(done_ms) => done_ms,
         Err(error) => return Finding::unknown(rule, &error),
     };
+    if let Some(ahead) = done_ms.map(|at| at.saturating_sub(now_ms)).filter(|ms| *ms > CLOCK_MS) {
+        let detail = format!(
+            "the last {what} is dated {} from now: a clock was wrong, and nobody knows how old it is",
+            ago(ahead)
+        );
+        return Finding::trouble(rule, &detail);
+    }
     // of a host that was just set up, nothing can be asked yet
     let age = now_ms.saturating_sub(done_ms.unwrap_or(first_ms)).max(0);
     let detail = match done_ms {
@@ -244,6 +254,9 @@ mod tests {
         assert_eq!(look(None, 25 * HOUR + 1), CheckStatus::Trouble);
         assert_eq!(look(Some(10 * HOUR), 35 * HOUR), CheckStatus::Ok);
         assert_eq!(look(Some(10 * HOUR), 35 * HOUR + 1), CheckStatus::Trouble);
+        // a clock that was set back would keep it young for ever
+        assert_eq!(look(Some(11 * HOUR), 10 * HOUR), CheckStatus::Ok);
+        assert_eq!(look(Some(11 * HOUR + 1), 10 * HOUR), CheckStatus::Trouble);
         let unknown = last_done("backup", "backup", Err("no".into()), most, 0, 0);
         assert_eq!(unknown.status, CheckStatus::Unknown);
     }

@@ -51,6 +51,14 @@ pub enum AlertsError {
         /// Its process.
         holder: String,
     },
+    /// The memory is damaged.
+    #[error("{} is damaged: {why}; the next `bitacora alerts check` begins it anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The memory cannot be read or written.
     #[error("cannot use {}: {source}", path.display())]
     Memory {
@@ -85,6 +93,11 @@ impl Desk {
             LockError::Held { holder, .. } => AlertsError::Busy { holder },
             LockError::Io { source, .. } => failed(source),
         })?;
+        let above = dir.parent().unwrap_or(&dir);
+        for made in [&dir, &dir.join("lock")] {
+            // whoever made it can use it all the same
+            drop(durable::own_like(above, made));
+        }
         let (memory, damaged) = match memory::read(&dir) {
             Ok(memory) => (memory.unwrap_or_else(|| Memory::new(now_ms)), None),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -103,7 +116,9 @@ impl Desk {
     pub fn save(&self) -> Result<(), AlertsError> {
         let path = memory::path(&self.dir);
         memory::write(&self.dir, &self.memory)
-            .map_err(|source| AlertsError::Memory { path, source })
+            .map_err(|source| AlertsError::Memory { path: path.clone(), source })?;
+        drop(durable::own_like(&self.dir, &path));
+        Ok(())
     }
 }
 
@@ -111,10 +126,14 @@ impl Desk {
 ///
 /// # Errors
 ///
-/// It cannot be read.
+/// It is damaged, or cannot be read.
 pub fn remembered(config: &Config) -> Result<Option<Memory>, AlertsError> {
     let dir = host::memory_dir(config);
-    memory::read(&dir).map_err(|source| AlertsError::Memory { path: memory::path(&dir), source })
+    let path = memory::path(&dir);
+    memory::read(&dir).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => AlertsError::Damaged { path, why: source.to_string() },
+        _ => AlertsError::Memory { path, source },
+    })
 }
 
 /// The rules that are looked at, by name: the built-in ones that are not off, and the

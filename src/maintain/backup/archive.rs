@@ -12,9 +12,10 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
+use super::BackupError;
 use super::manifest::{FileRecord, MANIFEST, Manifest, PartRecord};
-use super::{BackupError, own_like};
 use crate::config::Compression;
+use crate::durable::own_like;
 
 const BLOCK: usize = 512;
 /// What is read at once.

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::BackupError;
 use super::names::Name;
-use super::{BackupError, own_like};
-use crate::durable;
+use crate::durable::{self, own_like};
 
 /// Ending of the file that says an archive was read again.
 pub const VERIFIED: &str = ".verified.json";

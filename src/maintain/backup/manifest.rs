@@ -1,8 +1,11 @@
 //! What an archive says of itself: `manifest.json`, its last entry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+use super::BackupError;
 
 /// Version of the archive's form.
 pub const FORMAT: u32 = 1;
@@ -116,6 +119,14 @@ impl Manifest {
     #[must_use]
     pub fn part(&self, name: &str) -> Option<&PartRecord> {
         self.parts.iter().find(|part| part.name == name && part.is_there())
+    }
+
+    /// That a part is not in its archive.
+    pub(super) fn lacks(&self, archive: &Path, name: &str) -> BackupError {
+        let there = self.parts.iter().filter(|part| part.is_there());
+        let there: Vec<_> = there.map(|part| part.name.as_str()).collect();
+        let path = archive.display();
+        BackupError::NotFound(format!("{path} has no part {name}; it has {}", there.join(", ")))
     }
 
     /// Whether it describes an archive whose manifest begins at `manifest_at`, and nothing that

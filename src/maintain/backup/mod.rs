@@ -12,12 +12,10 @@
 //! `tar --zstd -xf` reads it too. An archive is not encrypted, and a checksum proves that nothing
 //! changed by accident, not who made it.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
-use crate::durable::{self, DirLock, LockError};
+use crate::durable::{self, DirLock, LockError, own_like};
 use crate::stores::StoreError;
 
 mod archive;
@@ -175,14 +173,4 @@ pub(crate) fn waited<T>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
     runtime.block_on(asked).map_err(|error| failed(error.to_string()))
-}
-
-/// Gives a file that root makes in a directory to the directory's owner, who works there, too.
-pub(crate) fn own_like(model: &Path, path: &Path) -> io::Result<()> {
-    let (model, own) = (fs::metadata(model)?, fs::symlink_metadata(path)?);
-    if rustix::process::geteuid().is_root() && (model.uid(), model.gid()) != (own.uid(), own.gid())
-    {
-        chown(path, Some(model.uid()), Some(model.gid()))?;
-    }
-    Ok(())
 }

@@ -1,12 +1,19 @@
 //! A command that gets each message as one JSON object on its input.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::Duration;
 
 use super::{Message, Notifier, NotifyError};
 use crate::maintain::alerts::process::finish;
+
+/// So much of what it says on stderr is passed on.
+const SAID_BYTES: u64 = 16 << 10;
+/// How long its last words are waited for after its end.
+const LAST_WORDS_WAIT: Duration = Duration::from_millis(200);
 
 /// The notifier.
 #[derive(Debug)]
@@ -21,7 +28,8 @@ impl Run {
         Self { command }
     }
 
-    fn start(&self, message: &Message) -> io::Result<Child> {
+    /// The command, and who tells when it has said its last.
+    fn start(&self, message: &Message) -> io::Result<(Child, Receiver<()>)> {
         let (program, arguments) = self
             .command
             .split_first()
@@ -30,20 +38,31 @@ impl Run {
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            // what it has to say stands in the journal, or before the eyes of whoever tries it
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .process_group(0)
             .spawn()?;
-        // a message is shorter than what a pipe holds: nobody needs to read it for this to return
+        // both in threads of their own: a command may read nothing, and say more than a pipe holds
         if let Some(mut input) = child.stdin.take() {
-            match input.write_all((message.json() + "\n").as_bytes()) {
-                // a command that does not want to know
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                written => written?,
-            }
+            let text = message.json() + "\n";
+            // it may not want to know
+            thread::Builder::new().spawn(move || drop(input.write_all(text.as_bytes())))?;
         }
-        Ok(child)
+        let (said, heard) = mpsc::sync_channel(1);
+        if let Some(errors) = child.stderr.take() {
+            thread::Builder::new().spawn(move || {
+                pass_on(errors);
+                let _ = said.send(());
+            })?;
+        }
+        Ok((child, heard))
     }
+}
+
+/// What it has to say stands in the journal, or before the eyes of whoever tries it: its beginning.
+fn pass_on(mut errors: impl Read) {
+    drop(io::copy(&mut (&mut errors).take(SAID_BYTES), &mut io::stderr()));
+    // read on, or it would wait for ever for somebody to do so
+    drop(io::copy(&mut errors, &mut io::sink()));
 }
 
 impl Notifier for Run {
@@ -54,8 +73,11 @@ impl Notifier for Run {
     fn send(&self, message: &Message, wait: Duration) -> Result<(), NotifyError> {
         let program = self.command.first().map_or("", String::as_str);
         let failed = |error: io::Error| NotifyError::Settings(format!("{program}: {error}"));
-        let mut child = self.start(message).map_err(failed)?;
-        match finish(&mut child, wait).map_err(failed)? {
+        let (mut child, heard) = self.start(message).map_err(failed)?;
+        let ended = finish(&mut child, wait).map_err(failed)?;
+        // something that it has left behind may hold the pipe
+        let _ = heard.recv_timeout(LAST_WORDS_WAIT);
+        match ended {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(NotifyError::Refused(format!("{program} ends with {status}"))),
             None => Err(NotifyError::Timeout(wait)),
@@ -66,10 +88,11 @@ impl Notifier for Run {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::thread;
     use std::time::Instant;
 
     use super::*;
+    use crate::maintain::alerts::finding::Finding;
+    use crate::maintain::alerts::notify::{Kind, News};
 
     fn shell(script: &str) -> Run {
         Run::new(["sh", "-c", script].map(str::to_owned).to_vec())
@@ -97,6 +120,28 @@ mod tests {
         assert!(error.to_string().contains("exit status: 3"), "{error}");
         let error = Run::new(vec!["/no/such".into()]).send(&message(), LONG).unwrap_err();
         assert!(error.to_string().contains("/no/such"), "{error}");
+    }
+
+    #[test]
+    fn one_that_reads_nothing_of_a_long_message_or_floods_is_given_up_in_time() {
+        let finding = Finding::trouble("errors", &"x".repeat(600));
+        let news = vec![News::new(Kind::Trouble, &finding, 0); 1000];
+        let long = Message::new("h", 0, news);
+        assert!(long.json().len() > 128 << 10, "longer than a pipe holds");
+        let started = Instant::now();
+        for script in ["sleep 60", "yes x >&2"] {
+            let error = shell(script).send(&long, Duration::from_millis(300)).unwrap_err();
+            assert!(matches!(error, NotifyError::Timeout(_)), "{error}");
+        }
+        assert!(started.elapsed() < LONG, "{:?}", started.elapsed());
+        shell("exit 0").send(&long, LONG).unwrap();
+    }
+
+    #[test]
+    fn of_what_it_says_the_beginning_is_passed_on_and_the_rest_read() {
+        let mut said = io::Cursor::new(vec![b'x'; 1 << 20]);
+        pass_on(&mut said);
+        assert_eq!(said.position(), 1 << 20);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, MessageBuilder};
 use lettre::transport::smtp::authentication::Credentials;
@@ -68,6 +70,18 @@ impl Mail {
         Ok(builder.build())
     }
 
+    /// What of the login nobody may read, as it is and as it goes over the line.
+    fn secrets(&self) -> Vec<String> {
+        let (Some(user), Some(file)) = (&self.email.username, &self.email.password_file) else {
+            return Vec::new();
+        };
+        let Ok(password) = secret::read(file) else { return Vec::new() };
+        let plain = format!("\0{user}\0{password}");
+        let mut secrets = [&plain, &password].map(|text| STANDARD.encode(text)).to_vec();
+        secrets.push(password);
+        secrets
+    }
+
     fn tls(&self, host: &str) -> Result<TlsParameters, NotifyError> {
         let mut builder = TlsParameters::builder(host.to_owned());
         if let Some(file) = &self.email.ca_file {
@@ -95,10 +109,17 @@ impl Notifier for Mail {
             if error.is_timeout() {
                 return NotifyError::Timeout(wait);
             }
-            let said = text::line(&chain(&error), 200);
+            let said = without(&chain(&error), &self.secrets());
+            let said = text::line(&said, 200);
             NotifyError::Refused(format!("{} does not take it: {said}", self.email.server))
         })
     }
+}
+
+/// A server may repeat what it was sent.
+fn without(said: &str, secrets: &[String]) -> String {
+    let there = secrets.iter().filter(|secret| !secret.is_empty());
+    there.fold(said.to_owned(), |said, secret| said.replace(secret.as_str(), "…"))
 }
 
 /// An error with its causes.

@@ -37,13 +37,17 @@ pub struct Drill<'a> {
 ///
 /// # Errors
 ///
-/// Another run is at work, or there is no room.
+/// Another run is at work, a part is not in it, or there is no room.
 pub fn drill(
     asked: &Drill<'_>,
     told: &mut dyn FnMut(&DrilledPart),
 ) -> Result<Drilled, BackupError> {
     let _lock = lock(&asked.config.backup.dir)?;
     let reader = ArchiveReader::open(&asked.archive.path)?;
+    let manifest = reader.manifest();
+    if let Some(name) = asked.parts.iter().find(|name| manifest.part(name).is_none()) {
+        return Err(manifest.lacks(&asked.archive.path, name));
+    }
     let mut drilled = Drilled {
         archive: asked.archive.name.clone(),
         drilled_ms: asked.now_ms,
@@ -180,7 +184,7 @@ fn audited(dir: &Path, now_ms: i64) -> Result<bool, BackupError> {
 
 /// A name that no database has.
 fn scratch_name() -> String {
-    format!("bitacora_drill_{}", uuid::Uuid::new_v4().simple())
+    format!("{}{}", mysql::DRILL, uuid::Uuid::new_v4().simple())
 }
 
 /// What the site's own command thinks of each file.

@@ -118,6 +118,13 @@ impl<'a> Wanted<'a> {
                 making
                     .note("the socket's spool is not part of it: it empties itself within seconds");
                 let path = config.daemon.state_dir.join(crate::state::STATE_FILE);
+                if !path.exists() {
+                    return Err(BackupError::Source(format!(
+                        "there is no {}: the daemon makes it; on a host without a daemon leave \
+                         \"state\" out of [backup] parts",
+                        path.display()
+                    )));
+                }
                 sqlite::copy(making, &path, "state/state.db")
             }
             Self::Own(Part::Config) => configuration::copy(making, config_path),

@@ -10,6 +10,9 @@ use crate::config::{self, Database};
 use crate::maintain::backup::BackupError;
 use crate::maintain::backup::names::{Scratch, escaped};
 
+/// How the names of scratch databases begin.
+pub const DRILL: &str = "bitacora_drill_";
+
 /// Databases of the server itself.
 const SYSTEM: [&str; 4] = ["information_schema", "performance_schema", "sys", "mysql"];
 
@@ -125,7 +128,11 @@ impl Server {
     /// The databases of its users.
     pub fn databases(&self, scratch: &Scratch) -> Result<Vec<String>, BackupError> {
         let all = self.ask(scratch, "SHOW DATABASES")?;
-        let own = |name: &&str| !SYSTEM.contains(&name.to_lowercase().as_str());
+        let own = |name: &&str| {
+            let name = name.to_lowercase();
+            // what a drill that was killed has left is nobody's data
+            !SYSTEM.contains(&name.as_str()) && !name.starts_with(DRILL)
+        };
         Ok(all.lines().filter(own).map(str::to_owned).collect())
     }
 }

@@ -14,9 +14,9 @@ use super::catalog::Archive;
 use super::manifest::{FileRecord, PartRecord};
 use super::names::{self, Scratch};
 use super::reader::{ArchiveReader, Receiver};
-use super::{BackupError, lock, own_like};
+use super::{BackupError, lock};
 use crate::config::Config;
-use crate::durable::{self, DirLock, LockError};
+use crate::durable::{self, DirLock, LockError, own_like};
 
 mod place;
 
@@ -148,12 +148,7 @@ fn chosen<'a>(
     }
     let mut parts = Vec::new();
     for name in asked.parts.iter().collect::<BTreeSet<_>>() {
-        let part = manifest.part(name).ok_or_else(|| {
-            let there = manifest.parts.iter().filter(|part| part.is_there());
-            let there: Vec<_> = there.map(|part| part.name.as_str()).collect();
-            let path = asked.archive.path.display();
-            BackupError::NotFound(format!("{path} has no part {name}; it has {}", there.join(", ")))
-        })?;
+        let part = manifest.part(name).ok_or_else(|| manifest.lacks(&asked.archive.path, name))?;
         // what was empty when it was copied replaces nothing
         parts.extend(Some(part).filter(|part| !part.files.is_empty()));
     }
@@ -258,6 +253,9 @@ pub fn put(from: &Path, to: &Path) -> Result<(), BackupError> {
 
 /// Makes a directory that is missing, with the owner of what it is in.
 pub fn make_dir(dir: &Path) -> Result<(), BackupError> {
+    // above the first name of a relative path is nothing that could be asked
+    let dir = std::path::absolute(dir).map_err(|source| BackupError::write(dir, source))?;
+    let dir = dir.as_path();
     let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
     durable::create_dir(dir).map_err(|source| BackupError::write(dir, source))?;
     for dir in missing.into_iter().rev() {
