@@ -173,7 +173,8 @@ fn an_index_that_did_not_count_durations_is_read_as_it_is_and_brought_up_to_date
     let index = Connection::open(files::index_path(dir.path())).unwrap();
     index
         .execute_batch(
-            "ALTER TABLE spans DROP COLUMN durations; UPDATE schema_version SET version = 2;",
+            "ALTER TABLE spans DROP COLUMN durations; DROP TABLE expired_origins; \
+             UPDATE schema_version SET version = 2;",
         )
         .unwrap();
     drop(index);
