@@ -64,6 +64,9 @@ pub enum Action {
     Verify {
         /// Its path, or its name in [backup] dir; the newest without
         archive: Option<PathBuf>,
+        /// Note nothing beside it: what counted as good still does, what did not does not
+        #[arg(long)]
+        dry_run: bool,
         /// Answer as one JSON object
         #[arg(long)]
         json: bool,
@@ -107,7 +110,9 @@ pub fn run(args: &Args, path: &Path, mut output: impl Write) -> anyhow::Result<E
             create(&request, !no_verify, *prune, *json, &mut output)
         }
         Action::List { json } => list(&config, *json, &mut output),
-        Action::Verify { archive, json } => verify(&config, archive.as_deref(), *json, &mut output),
+        Action::Verify { archive, dry_run, json } => {
+            verify(&config, archive.as_deref(), *dry_run, *json, &mut output)
+        }
         Action::Prune { dry_run, json } => prune(&config, *dry_run, *json, &mut output),
     }
 }
@@ -254,6 +259,7 @@ fn age(ms: i64) -> String {
 fn verify(
     config: &Config,
     given: Option<&Path>,
+    dry_run: bool,
     as_json: bool,
     output: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
@@ -264,7 +270,11 @@ fn verify(
             BackupError::NotFound(format!("there is no archive in {dir}"))
         })?,
     };
-    let verdict = backup::verify(&archive.path, wall_ms())?;
+    let verdict = if dry_run {
+        backup::examine(&archive.path, &archive.name, wall_ms())?
+    } else {
+        backup::verify(&archive.path, wall_ms())?
+    };
     let good = verdict.verified.is_some();
     if as_json {
         let parts: Vec<_> = verdict

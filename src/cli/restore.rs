@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long = "part", value_name = "NAME")]
     pub parts: Vec<String>,
     /// Load it into scratch databases, compare, and leave everything as it is
-    #[arg(long, conflicts_with_all = ["to", "overwrite", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["to", "overwrite"])]
     pub drill: bool,
     /// In a drill, load so many day files only; others each time
     #[arg(long, value_name = "N", requires = "drill")]
@@ -49,7 +49,7 @@ pub struct Args {
     /// Also over what is there
     #[arg(long)]
     pub overwrite: bool,
-    /// Say what would be restored, and change nothing
+    /// Say what would be restored or loaded, and change nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Answer as one JSON object a part
@@ -109,6 +109,23 @@ fn show(args: &Args, part: &Restored, output: &mut impl Write) -> std::io::Resul
     notes.iter().try_for_each(|note| writeln!(output, "  note: {note}"))
 }
 
+fn would_load(
+    asked: &Drill<'_>,
+    as_json: bool,
+    output: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    for part in backup::would_load(asked)? {
+        let (name, kind, files, bytes) = (&part.name, &part.kind, part.files.len(), part.bytes());
+        if as_json {
+            let said = json!({"part": name, "kind": kind, "files": files, "bytes": bytes});
+            writeln!(output, "{said}")?;
+        } else {
+            writeln!(output, "{name:<12} would be loaded: {kind}, {files} files, {bytes} bytes")?;
+        }
+    }
+    Ok(ExitCode::from(exit::DONE))
+}
+
 fn drill(
     args: &Args,
     config: &Config,
@@ -124,6 +141,9 @@ fn drill(
     }
     let (parts, sample) = (&args.parts, args.sample);
     let asked = Drill { config, archive, parts, sample, now_ms: wall_ms() };
+    if args.dry_run {
+        return would_load(&asked, args.json, output);
+    }
     let drilled = backup::drill(&asked, &mut |part| {
         let DrilledPart { name, outcome, detail } = part;
         let said = if args.json {

@@ -224,6 +224,7 @@ fn databases_of_mariadb_and_postgresql_come_back_one_by_one_and_whole() {
     ));
     // a drill that was killed has left it: no dump has it
     server.sql("CREATE DATABASE bitacora_drill_left");
+    cluster.sql("postgres", "CREATE DATABASE bitacora_drill_left");
     cluster.sql("postgres", "CREATE DATABASE \"Odd name\"");
     cluster.sql("Odd name", "CREATE TABLE \"T\" (a int); INSERT INTO \"T\" VALUES (1), (2), (3)");
     let mut backed = Backed::new();
@@ -262,8 +263,11 @@ fn databases_of_mariadb_and_postgresql_come_back_one_by_one_and_whole() {
     site.answers(&["restore", "--part", "one", "--overwrite"], 0, "one");
     assert_eq!(rows(), "3");
     cluster.sql("postgres", "DROP DATABASE \"Odd name\"");
+    cluster.sql("postgres", "DROP DATABASE bitacora_drill_left");
     site.answers(&["restore", "--part", "whole"], 0, "whole");
     assert_eq!(rows(), "3");
+    let left = "SELECT count(*) FROM pg_database WHERE datname LIKE 'bitacora_drill%'";
+    assert_eq!(cluster.sql("postgres", left), "0");
 }
 
 /// The spool is not in an archive: what is restored has lanes of segments that are gone.

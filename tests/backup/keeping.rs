@@ -93,6 +93,13 @@ fn a_drill_loads_an_archive_and_says_what_differs() {
     let archive = backed.create();
     assert_eq!(backup::latest(&backed.dir()).unwrap().drill_ms, None);
     let rows = backed.site.rows();
+    backed.site.answers(
+        &["restore", "--drill", "--dry-run"],
+        0,
+        "logs         would be loaded: sql",
+    );
+    backed.site.answers(&["restore", "--drill", "--dry-run", "--part", "nothing"], 1, "it has");
+    assert_eq!(backup::latest(&backed.dir()).unwrap().drill_ms, None, "nothing was loaded");
     backed.site.answers(&["restore", "--drill", "--sample", "1"], 0, "2 databases sound");
     backed.site.answers(&["restore", "--drill"], 0, "audit clean");
     assert_eq!(backed.site.rows(), rows);
@@ -132,6 +139,14 @@ fn a_note_tells_the_days_of_the_rows_and_the_archive_itself() {
     assert_eq!(latest.verified_ms, Some(verified.verified_ms));
     backed.site.answers(&["backup", "create", "--dry-run"], 0, "logs (sqlite)");
     assert_eq!(backed.archives().len(), 1);
+    // a look is no word beside it, for better or worse
+    fs::remove_file(note(&archive, "verified")).unwrap();
+    backed.site.answers(&["backup", "verify", "--dry-run"], 0, ": good");
+    assert!(!note(&archive, "verified").exists());
+    backed.site.answers(&["backup", "verify"], 0, ": good");
+    fs::write(&archive, &fs::read(&archive).unwrap()[..3000]).unwrap();
+    backed.site.answers(&["backup", "verify", "--dry-run"], 1, "");
+    assert!(note(&archive, "verified").exists());
 }
 
 #[test]

@@ -34,13 +34,13 @@ mod verify;
 pub use catalog::{Archive, Drilled, DrilledPart, Latest, Outcome, Verified, VerifiedPart};
 pub use catalog::{find, latest, list};
 pub use create::{Created, Request, create, wanted};
-pub use drill::{Drill, drill};
+pub use drill::{Drill, drill, would_load};
 pub use manifest::{FileRecord, Manifest, PartRecord};
 pub(crate) use parts::cassandra::share;
 pub use prune::{Action, apply as apply_prune, plan as plan_prune};
 pub use reader::ArchiveReader;
 pub use restore::{Restore, Restored, restore};
-pub use verify::{Finding, Verdict, verify};
+pub use verify::{Finding, Verdict, examine, verify};
 
 /// Why a backup or a restore did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

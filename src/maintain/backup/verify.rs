@@ -60,6 +60,10 @@ pub fn verify(path: &Path, now_ms: i64) -> Result<Verdict, BackupError> {
 }
 
 /// The same without a note; `name` is the one that the archive has or will have.
+///
+/// # Errors
+///
+/// It cannot be read at all, or its manifest is damaged.
 pub fn examine(path: &Path, name: &str, now_ms: i64) -> Result<Verdict, BackupError> {
     let reader = ArchiveReader::open(path)?;
     // what was just written is to come from the disk, and not from the memory that it came from

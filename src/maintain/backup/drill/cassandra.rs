@@ -7,6 +7,7 @@ use super::super::BackupError;
 use super::super::catalog::Outcome;
 use super::super::manifest::{FileRecord, PartRecord};
 use super::super::names::{self, Scratch};
+use super::super::parts::SCRATCH;
 use super::super::parts::cassandra::{self as node, ORIGINS, REACHED};
 use super::super::reader::ArchiveReader;
 use super::super::restore::unpack;
@@ -89,7 +90,7 @@ fn keyspace(config: &Config) -> Result<String, BackupError> {
     let id = info.iter().find(|(name, _)| name == "ID");
     let id = id.and_then(|(_, value)| uuid::Uuid::parse_str(value).ok());
     let id = id.ok_or_else(|| BackupError::Source("nodetool info tells no ID".into()))?;
-    Ok(format!("bitacora_drill_{}", id.simple()))
+    Ok(format!("{SCRATCH}{}", id.simple()))
 }
 
 /// Drops the keyspace, and the snapshot that a node takes of what is dropped.

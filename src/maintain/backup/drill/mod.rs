@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::catalog::{Archive, DRILLED, Drilled, DrilledPart, Outcome, put_beside};
-use super::manifest::{FileRecord, PartRecord};
+use super::manifest::{FileRecord, Manifest, PartRecord};
 use super::names::Scratch;
-use super::parts::{logs, mysql, postgresql, sqlite, tool};
+use super::parts::{SCRATCH, logs, mysql, postgresql, sqlite, tool};
 use super::reader::ArchiveReader;
 use super::restore::{Place, load_postgresql, unpack};
 use super::{BackupError, lock, waited};
@@ -44,19 +44,12 @@ pub fn drill(
 ) -> Result<Drilled, BackupError> {
     let _lock = lock(&asked.config.backup.dir)?;
     let reader = ArchiveReader::open(&asked.archive.path)?;
-    let manifest = reader.manifest();
-    if let Some(name) = asked.parts.iter().find(|name| manifest.part(name).is_none()) {
-        return Err(manifest.lacks(&asked.archive.path, name));
-    }
     let mut drilled = Drilled {
         archive: asked.archive.name.clone(),
         drilled_ms: asked.now_ms,
         parts: Vec::new(),
     };
-    for part in reader.manifest().parts.iter().filter(|part| part.is_there()) {
-        if !asked.parts.is_empty() && !asked.parts.contains(&part.name) {
-            continue;
-        }
+    for part in wanted(asked, reader.manifest())? {
         let done = match one(asked, &reader, part) {
             Ok(done) => done,
             Err(error) if error.ends_all() => return Err(error),
@@ -72,6 +65,27 @@ pub fn drill(
         put_beside(&asked.archive.path, DRILLED, &drilled)?;
     }
     Ok(drilled)
+}
+
+/// The parts that a drill would load, as far as this host has a place for them.
+///
+/// # Errors
+///
+/// The archive cannot be read, or a part is not in it.
+pub fn would_load(asked: &Drill<'_>) -> Result<Vec<PartRecord>, BackupError> {
+    let reader = ArchiveReader::open(&asked.archive.path)?;
+    Ok(wanted(asked, reader.manifest())?.into_iter().cloned().collect())
+}
+
+fn wanted<'a>(
+    asked: &Drill<'_>,
+    manifest: &'a Manifest,
+) -> Result<Vec<&'a PartRecord>, BackupError> {
+    if let Some(name) = asked.parts.iter().find(|name| manifest.part(name).is_none()) {
+        return Err(manifest.lacks(&asked.archive.path, name));
+    }
+    let parts = manifest.parts.iter().filter(|part| part.is_there());
+    Ok(parts.filter(|part| asked.parts.is_empty() || asked.parts.contains(&part.name)).collect())
 }
 
 type Done = (Outcome, String);
@@ -184,7 +198,7 @@ fn audited(dir: &Path, now_ms: i64) -> Result<bool, BackupError> {
 
 /// A name that no database has.
 fn scratch_name() -> String {
-    format!("{}{}", mysql::DRILL, uuid::Uuid::new_v4().simple())
+    format!("{}{}", SCRATCH, uuid::Uuid::new_v4().simple())
 }
 
 /// What the site's own command thinks of each file.

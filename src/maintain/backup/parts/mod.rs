@@ -19,6 +19,9 @@ pub mod postgresql;
 pub mod sqlite;
 pub mod tool;
 
+/// How the names of scratch databases begin.
+pub const SCRATCH: &str = "bitacora_drill_";
+
 /// A part while it is made.
 pub struct Making<'a, 'b> {
     /// Where its files go.

@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::counting::MysqlDump;
-use super::{Making, tool};
+use super::{Making, SCRATCH, tool};
 use crate::config::{self, Database};
 use crate::maintain::backup::BackupError;
 use crate::maintain::backup::names::{Scratch, escaped};
-
-/// How the names of scratch databases begin.
-pub const DRILL: &str = "bitacora_drill_";
 
 /// Databases of the server itself.
 const SYSTEM: [&str; 4] = ["information_schema", "performance_schema", "sys", "mysql"];
@@ -131,7 +128,7 @@ impl Server {
         let own = |name: &&str| {
             let name = name.to_lowercase();
             // what a drill that was killed has left is nobody's data
-            !SYSTEM.contains(&name.as_str()) && !name.starts_with(DRILL)
+            !SYSTEM.contains(&name.as_str()) && !name.starts_with(SCRATCH)
         };
         Ok(all.lines().filter(own).map(str::to_owned).collect())
     }

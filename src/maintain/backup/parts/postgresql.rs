@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::counting::CopyLines;
-use super::{Making, tool};
+use super::{Making, SCRATCH, tool};
 use crate::config::Database;
 use crate::maintain::backup::BackupError;
 use crate::maintain::backup::names::{Scratch, escaped};
@@ -56,6 +56,8 @@ pub fn copy(making: &mut Making<'_, '_>, server: &Database) -> Result<(), Backup
     if server.databases.is_empty() {
         let path = making.scratch.path("all.sql");
         let mut command = command("pg_dumpall", server, making.scratch)?;
+        // those that a killed drill has left
+        command.arg(format!("--exclude-database={SCRATCH}*"));
         let mut counting = CopyLines::default();
         tool::dump("pg_dumpall", &mut command, &path, &mut |bytes| counting.look(bytes))?;
         making.frame.add_file(&format!("{}/all.sql", server.name), &path)?.rows = counting.end();
