@@ -80,7 +80,9 @@ fn the_duration_is_what_the_command_took() {
 fn start(site: &Site, script: &str) -> Child {
     let ready = site.path("ready");
     let script = format!("{script}; touch {}; while :; do sleep 0.02; done", ready.display());
-    let child = exec(site, &["sh", "-c", &script]).spawn().unwrap();
+    // whoever runs the tests in the background may have made us ignore it
+    let shell = ["env", "--default-signal=INT", "sh", "-c", &script];
+    let child = exec(site, &shell).spawn().unwrap();
     eventually("the command runs", || ready.exists());
     child
 }
