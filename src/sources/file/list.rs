@@ -18,6 +18,9 @@ use crate::ledger::Encoding;
 /// Time stamps of files are at most so much older than the clock.
 const TICK_NS: i64 = 20_000_000;
 
+/// So often is a directory listed in which files are renamed meanwhile.
+const LISTINGS_MAX: u32 = 4;
+
 /// Why a file in a followed directory may be of interest.
 #[derive(Debug, Clone, Copy)]
 struct Why {
@@ -29,6 +32,7 @@ struct Why {
 
 impl Tailer {
     pub(super) fn list_dirs(&mut self, mut moved: BTreeMap<u64, FileIx>, out: &mut Vec<FileEvent>) {
+        let listed_before_ns = self.listed_ns;
         self.listed_ns = (self.config.file_clock_ns)() - TICK_NS;
         let mut aliases: HashMap<PathBuf, LogIx> = HashMap::new();
         for (lix, log) in self.logs.iter() {
@@ -37,6 +41,7 @@ impl Tailer {
             }
         }
         let dirs: Vec<PathBuf> = self.dirs.keys().cloned().collect();
+        let mut still = true;
         for dir in &dirs {
             let stamp = Stamp::of(dir);
             let Some(known) = self.dirs.get_mut(dir) else { continue };
@@ -45,8 +50,11 @@ impl Tailer {
             }
             *known = Dir { stamp, force: false };
             if stamp.is_some() {
-                self.list(dir, &aliases, &mut moved, out);
+                still &= self.list(dir, &aliases, &mut moved, out);
             }
+        }
+        if !still && listed_before_ns != i64::MIN {
+            self.listed_ns = listed_before_ns;
         }
         for lix in self.logs.indexes() {
             if let Some(log) = self.logs.get_mut(lix) {
@@ -64,21 +72,35 @@ impl Tailer {
         }
     }
 
+    /// Lists a directory. Files that a rotation renames meanwhile may be met under no name; births
+    /// that follow would make them uninteresting, so it is listed again. Says whether that ended.
     fn list(
         &mut self,
         dir: &Path,
         aliases: &HashMap<PathBuf, LogIx>,
         moved: &mut BTreeMap<u64, FileIx>,
         out: &mut Vec<FileEvent>,
-    ) {
+    ) -> bool {
+        (0..LISTINGS_MAX).any(|_| self.list_once(dir, aliases, moved, out))
+    }
+
+    /// Says whether each file of interest still had the name under which it was listed.
+    fn list_once(
+        &mut self,
+        dir: &Path,
+        aliases: &HashMap<PathBuf, LogIx>,
+        moved: &mut BTreeMap<u64, FileIx>,
+        out: &mut Vec<FileEvent>,
+    ) -> bool {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) => {
                 self.say_once(dir, "list", unreadable(&error), out);
-                return;
+                return true;
             }
         };
         self.unsay(dir, "list");
+        let mut still = true;
         for entry in entries.flatten() {
             let (name, inode) = (entry.file_name(), entry.ino());
             if let Some(&ix) = moved.get(&inode)
@@ -91,9 +113,13 @@ impl Tailer {
             let sibling = self.log_of_sibling(dir, &name, aliases);
             if let Some(lix) = known.or(sibling) {
                 let why = Why { known: known.is_some(), sibling: sibling.is_some() };
-                self.consider(lix, &dir.join(&name), why);
+                let path = dir.join(&name);
+                let linked = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+                still &= linked || identity::look(&path).is_ok_and(|look| look.inode == inode);
+                self.consider(lix, &path, why);
             }
         }
+        still
     }
 
     /// The log of an origin of this inode that has no file, if it is configured.

@@ -52,6 +52,50 @@ fn a_file_that_is_renamed_to_a_strange_name_is_read_to_its_end_also_after_a_rest
     rig.expect(&[0..30]);
 }
 
+/// Each rotation renames all files, so that a listing may meet a file under two names, or none.
+#[test]
+fn files_that_are_renamed_while_they_are_listed_are_read_once() {
+    for round in 0..12 {
+        let mut rig = Rig::new(&["a.log"]);
+        rig.append("a.log", text(0..1));
+        rig.settle();
+        let dir = rig.path("");
+        let rotations = 40;
+        let writer = std::thread::spawn(move || {
+            for number in 1..=rotations {
+                for old in (1..number).rev() {
+                    let (from, to) = (format!("a.log.{old}"), format!("a.log.{}", old + 1));
+                    fs::rename(dir.join(from), dir.join(to)).unwrap();
+                }
+                fs::rename(dir.join("a.log"), dir.join("a.log.1")).unwrap();
+                fs::write(dir.join("a.log"), text(number..number + 1)).unwrap();
+            }
+        });
+        let mut steps = 0;
+        while !writer.is_finished() {
+            rig.step();
+            rig.pass(300);
+            steps += 1;
+            if steps % (3 + round) == 0 {
+                rig.kill();
+            }
+        }
+        writer.join().unwrap();
+        rig.kill();
+        rig.settle();
+        let read: Vec<u8> = rig.stories.values().flat_map(|story| story.bytes.clone()).collect();
+        let read = String::from_utf8(read).unwrap();
+        let mut lines: Vec<&str> = read.lines().collect();
+        lines.sort_unstable();
+        let all = text(0..rotations + 1);
+        let mut wanted: Vec<&str> = all.lines().collect();
+        wanted.sort_unstable();
+        let lost: Vec<_> = wanted.iter().filter(|line| !lines.contains(line)).collect();
+        let more = lines.len() + lost.len() - wanted.len();
+        assert!(lost.is_empty() && more == 0, "round {round}: lost {lost:?}, {more} more");
+    }
+}
+
 #[test]
 fn a_last_line_without_newline_ships_when_its_file_is_finished() {
     let mut rig = Rig::new(&["a.log"]);
